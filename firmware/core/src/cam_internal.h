@@ -1,0 +1,42 @@
+/* Grad-CAM in steps, so that a score can go on from one class to the difference of two. Internal to
+ * the core; `scratch` as for drip_cam_sum, classes exist, features are there. */
+#ifndef DRIP_CAM_INTERNAL_H
+#define DRIP_CAM_INTERNAL_H
+
+#include "drip/cam.h"
+
+/* Units of the layer below upper hidden layer n. */
+uint32_t drip_cam_units_below(const drip_cam_t *cam, uint32_t n);
+
+/* Two hidden units of which one at least is active. */
+typedef struct {
+    uint32_t row;   /* of the table, for each channel the one unit and the other: its first entry's
+                     * number, with DSP instructions its address */
+    uint32_t dense; /* their weights, 16 bits each; 0 of one that is not active */
+} drip_cam_units_t;
+
+/* Only where DRIP_DSP is defined.
+ *
+ * Weights of 8 * blocks channels from pairs of units; row 0 follows the last pair, one at least
+ * comes before. Stores them in fours in the order 0 2 1 3, or subtracts them from what is there. Rows
+ * move on to the next channel. */
+void drip_cam_dsp_weigh(drip_cam_units_t *units, int16_t *weights, uint32_t blocks, uint32_t shift,
+                        int minus);
+
+/* Adds the dot products of two positions to two sums. At least 4 channels, a multiple of 4; `x` is a
+ * multiple of 4 too. */
+void drip_cam_dsp_dot(const int16_t *weights, const int8_t *x, uint32_t channels, uint32_t sums[2]);
+
+/* Sets the channel weights to those of a class. */
+void drip_cam_begin(const drip_cam_t *cam, int class_index, void *scratch);
+
+/* Subtracts the channel weights of a class. */
+void drip_cam_subtract(const drip_cam_t *cam, int class_index, void *scratch);
+
+/* Sum over positions of the positive part of the map of these weights; `map` may be NULL. */
+int32_t drip_cam_total(const drip_cam_t *cam, void *scratch, int32_t *map);
+
+/* The same; `peak`, unless NULL, becomes the largest value of the map if that is larger. */
+int32_t drip_cam_total_peak(const drip_cam_t *cam, void *scratch, int32_t *map, int32_t *peak);
+
+#endif

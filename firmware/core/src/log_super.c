@@ -1,0 +1,169 @@
+/* Superblocks: when they are written, the checkpoint in them, and doing without any. */
+#include "drip/log.h"
+
+#include <string.h>
+
+#include "drip/bytes.h"
+#include "log_internal.h"
+
+enum { REBUILD_PROBES = 17 /* erase units of up to 2^16 blocks */ };
+
+int drip_log_start_super(drip_log_t *log)
+{
+    drip_superblock_t *super = &log->super;
+
+    /* No number is given out before it is reserved, so none is given out twice. */
+    super->next_seq = log->next_seq + LOG_RESERVE_SEGMENTS * log_reserve(log);
+    super->next_segment = log->next_segment;
+    super->tail_segment = log->tail_segment;
+    /* Even generations live in the first erase unit, odd ones in the last: the copy that is not being
+     * written stays whole. */
+    super->generation++;
+    if (log->super_fails >> 1 >= LOG_TRIES && (log->super_fails & 1) == (super->generation & 1)) {
+        super->generation++; /* this copy cannot be written: the other one has to do */
+    }
+    drip_log_seal_super(super);
+    return drip_log_start_write(log, TASK_SUPER,
+                                log->first_block +
+                                    ((log->super.generation & 1) != 0 ? log->region_blocks - 1 : 0),
+                                &log->super, 1);
+}
+
+void drip_log_super_written(drip_log_t *log)
+{
+    log->super_us = log->port->time_us(log->port->context);
+    log->acked_durable = log->super.acked_segment;
+    log->checkpoint_due = 0;
+}
+
+int drip_log_super_due(const drip_log_t *log)
+{
+    uint64_t age = log->port->time_us(log->port->context) - log->super_us;
+
+    /* While a segment is evicted its successor does not count, and not before its GAP record is durable. */
+    if (log->evict_stage != EVICT_NONE || log->pending_notes > 0) {
+        return 0;
+    }
+    /* A host that has taken everything is done: that is noted at once, and once per segment. */
+    if (log->super.acked_segment == log->next_segment &&
+        log->super.acked_segment != log->acked_durable) {
+        return 1;
+    }
+    if (age < LOG_SUPER_US) {
+        return 0;
+    }
+    return log->super.next_segment != log->next_segment ||
+           log->super.acked_segment != log->acked_durable ||
+           (log->checkpoint_due && age >= LOG_CHECKPOINT_US);
+}
+
+int drip_log_checkpoint_set(drip_log_t *log, const uint8_t *bytes, uint32_t length)
+{
+    drip_superblock_t *super = &log->super;
+
+    if (length > sizeof(super->checkpoint)) {
+        return DRIP_ERR_ARGUMENT;
+    }
+    if (!drip_log_usable(log)) {
+        return DRIP_ERR_NO_CARD;
+    }
+    if (log->task == TASK_SUPER || log->task == TASK_CHECKPOINT) {
+        return DRIP_ERR_BUSY;
+    }
+    memset(super->checkpoint, 0, sizeof(super->checkpoint));
+    if (length > 0) {
+        memcpy(super->checkpoint, bytes, length);
+    }
+    super->checkpoint_bytes = length;
+    log->checkpoint_due = 1;
+    return DRIP_ERR_OK;
+}
+
+int drip_log_checkpoint_get(const drip_log_t *log, uint8_t *out, uint32_t size)
+{
+    uint32_t length = log->super.checkpoint_bytes;
+
+    if (!drip_log_usable(log)) {
+        return DRIP_ERR_NO_CARD;
+    }
+    if (length > size) {
+        return DRIP_ERR_ARGUMENT;
+    }
+    if (length > 0) {
+        memcpy(out, log->super.checkpoint, length);
+    }
+    return (int)length;
+}
+
+int drip_log_checkpoint_write(drip_log_t *log)
+{
+    int result;
+
+    if (!drip_log_usable(log)) {
+        return DRIP_ERR_NO_CARD;
+    }
+    /* Between two pieces of work `super` says what is on the card. */
+    if (log->task != TASK_NONE || log->append_stage != APPEND_NONE || log->sync_wanted ||
+        log->ack_stage != ACK_NONE || log->evict_stage != EVICT_NONE || log->pending_notes > 0) {
+        return DRIP_ERR_BUSY;
+    }
+    result = drip_log_start_super(log);
+    if (result == DRIP_ERR_OK) {
+        log->task = TASK_CHECKPOINT;
+    }
+    return result;
+}
+
+int drip_log_checkpoint_poll(const drip_log_t *log)
+{
+    if (!drip_log_usable(log)) {
+        return DRIP_ERR_NO_CARD;
+    }
+    return log->task == TASK_CHECKPOINT ? DRIP_ERR_BUSY : DRIP_ERR_OK;
+}
+
+/* Without superblocks: the first segment starts at a unit boundary, and its header tells the rest. */
+int drip_log_rebuild_step(drip_log_t *log)
+{
+    uint32_t block;
+
+    while (log->probe_step < REBUILD_PROBES) {
+        block = log_align(log->first_block + 1, 1u << log->probe_step);
+        log->probe_step++;
+        if (block > log->first_block && block - log->first_block < log->region_blocks) {
+            log->scan = block;
+            return drip_log_mount_read(log, block);
+        }
+    }
+    return drip_log_foreign(log);
+}
+
+void drip_log_rebuild_done(drip_log_t *log, int result)
+{
+    const drip_segment_header_t *header = &log->block.segment;
+    drip_superblock_t *super = &log->super;
+
+    if (result != DRIP_ERR_OK || drip_log_check_segment(header) != DRIP_ERR_OK) {
+        return;
+    }
+    memset(super, 0, sizeof(*super));
+    memcpy(super->log_uuid, header->log_uuid, sizeof(super->log_uuid));
+    super->unit_blocks = header->unit_blocks;
+    super->segment_blocks = header->segment_bytes / DRIP_BLOCK_BYTES;
+    super->segment_count = header->segment_count;
+    super->data_block = header->data_block;
+    super->region_blocks = header->region_blocks;
+    super->next_segment = header->segment + 1;
+    super->acked_segment = header->acked_segment;
+    super->next_seq = header->first_seq > header->next_seq ? header->first_seq : header->next_seq;
+    super->boot_id = header->boot_id;
+    drip_log_seal_super(super);
+    if (drip_log_check_super(super, log->region_blocks) != DRIP_ERR_OK ||
+        drip_log_segment_block(log, header->segment) != log->scan) {
+        return;
+    }
+    log->region_blocks = super->region_blocks;
+    log->next_segment = super->next_segment;
+    log->probe_step = 2;
+    log->stage = MOUNT_PROBE;
+}

@@ -1,0 +1,27 @@
+"""Cards: the log on them, the volumes around it, pulling from them without a board."""
+
+from __future__ import annotations
+
+from drip.card.log import (
+    SegmentReport,
+    damage_of,
+    default_unit,
+    format_image,
+    inspect_image,
+    log_paths,
+    log_superblocks,
+    open_log,
+    read_segments,
+)
+
+__all__ = [
+    "SegmentReport",
+    "damage_of",
+    "default_unit",
+    "format_image",
+    "inspect_image",
+    "log_paths",
+    "log_superblocks",
+    "open_log",
+    "read_segments",
+]

@@ -1,0 +1,111 @@
+"""Pulling frames from a card, or an image of one, into a store: the same records as over serial.
+
+The card is only read. Records go through the same spool and the same ingest step as those of
+:mod:`drip.sync`; what is in the store already is known by log UUID and sequence number. Nothing is
+acknowledged: the device still hands over what it has, and frees it then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from drip import wire
+from drip.card import SegmentReport, damage_of, open_log
+from drip.card.log import CardLog
+from drip.disk import file_lock
+from drip.records import seal_segment_header
+from drip.store import AppendReport, Store
+from drip.sync import add_reports, ingest_log
+from drip.sync.spool import LogNotes, SpooledLog, clock_notes
+
+__all__ = ["CardPullReport", "pull_card"]
+
+_BATCH_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class CardPullReport:
+    """What a pull from a card did.
+
+    Attributes:
+        segments: Segments read.
+        records: Intact records in them, those already in the store included.
+        store: What became of them.
+        damaged: What could not be read, one line each.
+    """
+
+    segments: int
+    records: int
+    store: AppendReport
+    damaged: tuple[str, ...]
+
+
+def pull_card(
+    path: str | os.PathLike[str],
+    store: Store,
+    *,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> CardPullReport:
+    """Bring every intact record of a card into a store.
+
+    Args:
+        path: Image or block device of a card, a folder where it is mounted, or a copied log file.
+        store: Where the records go.
+        on_progress: Called with segments done and in all.
+
+    Raises:
+        CardError: There is no log.
+        StoreError: The disk is full or read-only; running it again continues.
+    """
+    segments = records = waiting = 0
+    damaged: list[str] = []
+    with contextlib.ExitStack() as stack:
+        card = stack.enter_context(open_log(path))
+        log = SpooledLog(store.spool, card.superblock.log_uuid)
+        stack.enter_context(file_lock(log.folder / ".lock"))
+        notes = _whole_clock(card, log)
+        # What an earlier run left may be better than what the card now holds.
+        added = ingest_log(store, log, 0, notes)
+        total = card.segment_total if on_progress is not None else 0
+        for segment, data in card.segments():
+            damaged += damage_of(segment)
+            segments += 1
+            records += segment.parsed.frames
+            if segment.parsed.count:
+                log.put(segment.number, _spooled(segment, data))
+                waiting += segment.parsed.end
+            if waiting >= _BATCH_BYTES:
+                added = add_reports(added, ingest_log(store, log, segment.number + 1, notes))
+                waiting = 0
+            if on_progress is not None:
+                on_progress(segments, total)
+        if waiting:
+            added = add_reports(added, ingest_log(store, log, segment.number + 1, notes))
+    return CardPullReport(segments, records, added, tuple(damaged))
+
+
+def _whole_clock(card: CardLog, log: SpooledLog) -> LogNotes | None:
+    """What all records of a card say about its clock; None when one batch sees them all.
+
+    A boot's clock may lie behind its frames, and rows that are in the store are not dated again.
+    """
+    size = card.segment_total * card.superblock.segment_blocks * wire.BLOCK_BYTES
+    # Half: the superblock may not know the newest segments yet.
+    if size < _BATCH_BYTES // 2 and not log.segments():
+        return None
+    spooled = (log.parsed(segment) for segment in log.segments())
+    there = (segment.parsed for segment, _ in card.segments())
+    known = (parsed for parsed in itertools.chain(spooled, there) if parsed is not None)
+    return clock_notes(log.notes(), known)
+
+
+def _spooled(segment: SegmentReport, data: bytes) -> bytes:
+    """The used bytes of a segment; in place of a damaged header, what is known of it."""
+    end = -(-segment.parsed.end // wire.BLOCK_BYTES) * wire.BLOCK_BYTES
+    if segment.header_damaged:
+        data = seal_segment_header(segment.parsed.header) + data[wire.SegmentHeader.SIZE :]
+    return data[:end]

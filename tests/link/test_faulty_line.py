@@ -1,0 +1,147 @@
+"""Both shipped ends on lines that fail in every way, restarted at any moment.
+
+Whatever happens, the store ends with exactly the frames that the device had made durable.
+"""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from pathlib import Path
+
+import pytest
+from faulty_world import BANNER, CrashError, Moments, faults
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from drip import wire
+from drip.bench.line import Faults, LineEnd, SimDevice
+from drip.device import Client
+from drip.errors import DripError, LinkError
+from drip.store import Store
+from drip.sync import sync_device
+
+_SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large]
+
+# What happens at the n-th moment that the host looks at the line, or when it is about to ACK.
+accidents = st.lists(
+    st.tuples(
+        st.sampled_from(["power", "cable", "crash", "record", "banner", "before ack", "after ack"]),
+        st.integers(1, 400),
+    ),
+    max_size=5,
+)
+
+
+class World:
+    """A device, its line, and the accidents that wait for them."""
+
+    def __init__(self, line: Faults, plan: list[tuple[str, int]], seed: int) -> None:
+        self.rng = random.Random(seed)
+        self.device = SimDevice(
+            faults=line, seed=seed, card_bytes=1 << 20, segment_bytes=16 << 10, frame_bytes=2048
+        )
+        self.device.run(0.5)
+        self.end = LineEnd(self.device, on_read=self._look)
+        self.frames: list[bytes] = []
+        self.moments = Moments([(kind, at % 4 if "ack" in kind else at) for kind, at in plan])
+        self.looks = self.acks = 0
+        self._write = self.end.write
+        self.end.write = self._on_write  # type: ignore[method-assign]
+
+    def record(self, count: int) -> None:
+        made = [self.rng.randbytes(self.rng.randrange(1, 2048)) for _ in range(count)]
+        self.frames += made
+        self.device.log_frames(made, every_s=0.0)
+
+    def _look(self) -> None:
+        self.looks += 1
+        if self.moments.due("power", self.looks):
+            self.device.boot()
+        if self.moments.due("banner", self.looks):
+            self.device.to_host.inject(self.device.now_us, BANNER)
+            self.device.to_device.inject(self.device.now_us, BANNER)
+        if self.moments.due("record", self.looks):
+            self.record(3)
+        if self.moments.due("cable", self.looks):
+            self.device.to_host.clear()
+            raise LinkError("the cable is out", "plug it in")
+        if self.moments.due("crash", self.looks):
+            raise CrashError
+
+    def _on_write(self, data: bytes) -> None:
+        is_ack = len(data) > 3 and data[2] == wire.FrameType.ACK
+        self.acks += is_ack
+        if is_ack and self.moments.due("before ack", self.acks):
+            raise CrashError
+        self._write(data)
+        if is_ack and self.moments.due("after ack", self.acks):
+            raise CrashError
+
+    def attempt(self, store: Store) -> bool:
+        """One run of the host's program; whether it ended well."""
+        client = Client(
+            self.end, attempt_s=0.3, first_id=self.looks, clock=self.end.clock, sleep=self.end.sleep
+        )
+        try:
+            sync_device(client, store)
+        except (DripError, CrashError):
+            return False
+        return True
+
+
+everything = given(faults, accidents, st.integers(0, 1000), st.integers(1, 40))
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=_SLOW)
+@everything
+@example(Faults(), [("before ack", 1), ("after ack", 1)], 1, 40)
+@example(Faults(flip=1e-3), [("power", 20), ("cable", 40), ("record", 60)], 2, 40)
+@example(Faults(repeat=1e-3, reorder=1e-3), [("crash", 100), ("power", 200)], 3, 40)
+def test_the_store_ends_equal_to_what_the_device_made_durable(line, plan, seed, count):
+    check(line, plan, seed, count)
+
+
+@pytest.mark.slow
+@settings(max_examples=120, deadline=None, suppress_health_check=_SLOW)
+@everything
+def test_the_store_ends_equal_to_what_the_device_made_durable_many_times(line, plan, seed, count):
+    check(line, plan, seed, count)
+
+
+def check(line: Faults, plan: list[tuple[str, int]], seed: int, count: int) -> None:
+    world = World(line, plan, seed)
+    world.record(count)
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(Path(folder) / "store")
+        for _ in range(30):
+            if world.attempt(store):
+                break
+        else:
+            raise AssertionError("never came through")
+        # The last run finds what was recorded at the end of the one before.
+        world.moments.clear()
+        assert world.attempt(store)
+        found: list[bytes] = []
+        seqs: list[int] = []
+        for group in store.frame_groups():
+            found += [row.tobytes() for row in group.x]
+            seqs += [key.seq for key in group.keys]
+        ordered = [data for _, data in sorted(zip(seqs, found, strict=True))]
+        assert ordered == world.frames
+        assert len(set(seqs)) == len(seqs)
+        assert store.conflicts == 0
+
+
+@given(st.lists(st.binary(max_size=200), max_size=8), st.integers(0, 100))
+@settings(max_examples=25, deadline=None, suppress_health_check=_SLOW)
+def test_stray_bytes_confuse_neither_end(pieces, seed):
+    device = SimDevice(card_bytes=1 << 20, segment_bytes=16 << 10, seed=seed)
+    device.run(0.2)
+    end = LineEnd(device)
+    client = Client(end, attempt_s=0.2, clock=end.clock, sleep=end.sleep)
+    for piece in [BANNER, *pieces]:
+        device.to_host.inject(device.now_us, piece)
+        device.to_device.inject(device.now_us, piece)
+        assert client.hello().device_id == bytes(range(16))
+        assert client.status().card_state == wire.CardState.READY

@@ -1,0 +1,67 @@
+"""The tools around the native module: what the lint rejects, and where the source comes from."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from interpreters import build
+
+pytest.importorskip("elftools", reason="pyelftools is missing: pip install pyelftools")
+
+from lint import check_objects
+
+
+def compile_object(folder: Path, text: str, name: str = "part.o") -> Path:
+    """Compile C for this computer as a native module is compiled."""
+    if shutil.which("gcc") is None:
+        pytest.skip("gcc is missing: apt install gcc")
+    source, target = folder / "part.c", folder / name
+    source.write_text(text)
+    flags = ["-O2", "-fpic", "-fno-common", "-fno-stack-protector", "-fcf-protection=none"]
+    subprocess.run(["gcc", *flags, "-c", source, "-o", target], check=True)
+    return target
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("int f(int n) { return n * 2; }", ""),
+        ("int v = 3; int f(void) { return v++; }", "in .data"),
+        ("static int v; int f(void) { return v++; }", "in .bss"),
+        ("static const int t[] = {5, 9, 2, 7}; int f(int n) { return t[n]; }", "in .rodata"),
+        ('const char *f(void) { return "text"; }', "in .rodata"),
+        ("int g(int); int f(int n) { return g(n) + 1; }", "calls g"),
+    ],
+)
+def test_the_lint_finds_what_is_linked_wrong_in_silence(tmp_path, text, found):
+    broken = check_objects("x64", [compile_object(tmp_path, text)])
+    assert bool(broken) == bool(found)
+    assert all(found in line for line in broken)
+
+
+def test_static_data_is_found_in_the_table_of_the_module_too(tmp_path):
+    text = "static const int t[] = {5, 9, 2, 7}; int f(int n) { return t[n]; }"
+    broken = check_objects("rv32imc", [compile_object(tmp_path, text, "mp_module.o")])
+    assert broken == ["rv32imc: mp_module.o: t is static data"]
+
+
+def test_the_archive_is_the_one_of_this_machine(tmp_path):
+    folder = tmp_path / "sources.list.d"
+    folder.mkdir()
+    with pytest.raises(build.BuildError, match="no Debian archive"):
+        build.archive_entry(tmp_path)
+    (tmp_path / "sources.list").write_text("deb [signed-by=/k.gpg] file:/m/debian stable main\n")
+    assert build.archive_entry(tmp_path) == ("file:/m/debian", "signed-by=/k.gpg")
+    stanza = "Types: deb\nURIs: file:/n/debian\nSuites: stable\nSigned-By: /n.gpg\n"
+    (folder / "a.sources").write_text("Types: deb\nURIs: file:/other\n\n" + stanza)
+    assert build.archive_entry(tmp_path) == ("file:/n/debian", "signed-by=/n.gpg")
+
+
+def test_a_source_that_is_not_the_pinned_one_is_refused(tmp_path):
+    path = tmp_path / "source.tar.xz"
+    path.write_bytes(b"other")
+    with pytest.raises(build.BuildError, match="has SHA-256"):
+        build.verify(path)

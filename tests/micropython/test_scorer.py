@@ -1,0 +1,126 @@
+"""drip.Scorer on a real interpreter gives what the core on the host gives, bit for bit."""
+
+from __future__ import annotations
+
+import base64
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+from interpreters import execute
+
+from drip import wire
+from drip.core import Model
+
+DIGITS = Path(__file__).resolve().parents[2] / "models" / "digits"
+VECTORS = json.loads((DIGITS / "vectors.json").read_text())["vectors"]
+
+_SCORE = """
+import sys, json, binascii, drip
+model, kind, frames = sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3])
+scorer = drip.Scorer(model, kind)
+out = []
+for frame in frames:
+    r = scorer.score(binascii.a2b_base64(frame))
+    row = [r.raw, r.score, r.class_1, r.class_2, r.logit_1, r.logit_2, r.reason]
+    out.append([row, binascii.crc32(scorer.cam()), str(r.label), r.keep])
+print(json.dumps(out))
+"""
+
+
+def score(library: Path, frames: list[str], kind: int = 0, model: Path = DIGITS / "model.drip"):
+    return execute(library, _SCORE, str(model), str(kind), json.dumps(frames))
+
+
+def test_the_shared_vectors_bit_for_bit(library):
+    rows = score(library, [vector["frame"] for vector in VECTORS])
+    assert len(rows) == len(VECTORS) >= 10
+    for (row, crc, label, _), vector in zip(rows, VECTORS, strict=True):
+        assert row[0] == vector["scores"]["cam_evidence"]
+        assert row[2:4] == vector["classes"]
+        assert row[4:6] == vector["logits"]
+        assert crc == int(vector["cam"]["crc"], 16)
+        assert label == str(vector["classes"][0])
+
+
+@pytest.mark.parametrize("kind", [1, 2, 3, 4, 6, 7])
+def test_every_score_equals_the_host_core(library, kind):
+    model = Model((DIGITS / "model.drip").read_bytes())
+    raw = [bytes(byte % 17 for byte in random.Random(n).randbytes(64)) for n in range(40)]
+    rows = score(library, [base64.b64encode(frame).decode() for frame in raw], kind)
+    for (row, _, _, _), frame in zip(rows, raw, strict=True):
+        pixels = np.frombuffer(frame, np.uint8).reshape(model.frame_shape)
+        host = model.score(pixels, wire.ScoreKind(kind))
+        assert row[:6] == [
+            host.raw,
+            host.percentile,
+            host.class_1,
+            host.class_2,
+            host.logit_1,
+            host.logit_2,
+        ]
+
+
+_LOCKED = """
+import sys, json, micropython, drip
+scorer = drip.Scorer(sys.argv[1])
+frames = [bytes((7 * n + i) % 17 for i in range(64)) for n in range(20)]
+
+def run():
+    kept = 0
+    micropython.heap_lock()
+    for frame in frames:
+        result = scorer.score(frame)
+        if result.keep:
+            kept += 1
+        result.label
+        result.score
+    micropython.heap_unlock()
+    return kept
+
+print(json.dumps(run()))
+"""
+
+
+def test_a_frame_allocates_nothing(library):
+    # With the heap locked any allocation raises MemoryError.
+    kept = execute(library, _LOCKED, str(DIGITS / "model.drip"))
+    assert kept == 20  # the model is not calibrated: nothing shows that a frame is dull
+
+
+_ERRORS = """
+import sys, json, drip
+out = []
+def attempt(what):
+    try:
+        what()
+        out.append(None)
+    except drip.Error as error:
+        out.append(error.code)
+blob = bytearray(open(sys.argv[1], "rb").read())
+scorer = drip.Scorer(blob)
+attempt(lambda: scorer.cam())
+attempt(lambda: scorer.score(bytes(63)))
+attempt(lambda: scorer.score(bytes(65)))
+attempt(lambda: drip.Scorer(bytearray(100)))
+bad = bytearray(blob); bad[500] ^= 1
+attempt(lambda: drip.Scorer(bad))
+attempt(lambda: drip.Scorer(blob, kind=99))
+attempt(lambda: scorer.config(99, 1))
+attempt(lambda: scorer.config(2, 3))
+kept = scorer.score(bytes(64)).keep
+print(json.dumps([out, kept, scorer.frame_bytes, scorer.labels]))
+"""
+
+
+def test_what_the_core_refuses_raises_with_its_code(library):
+    out, kept, frame_bytes, labels = execute(library, _ERRORS, str(DIGITS / "model.drip"))
+    err = wire.Err
+    assert out[:3] == [err.STATE, err.RANGE, err.RANGE]
+    assert out[3] in (err.SHORT, err.MAGIC)
+    assert out[4:] == [err.CRC, err.UNSUPPORTED, err.UNSUPPORTED, None]
+    assert kept is False  # policy NONE
+    assert frame_bytes == 64
+    assert labels == [str(digit) for digit in range(10)]

@@ -1,0 +1,8 @@
+#pragma once
+/* The target comes from the command line: -DCONFIG_IDF_TARGET_ESP32C3=1 and so on. */
+#define CONFIG_FREERTOS_HZ 1000
+#define CONFIG_ESP_COREDUMP_ENABLE_TO_FLASH 1
+#if CONFIG_IDF_TARGET_ESP32C3
+#define CONFIG_IDF_TARGET_ARCH_RISCV 1
+#define CONFIG_FREERTOS_UNICORE 1
+#endif

@@ -1,0 +1,6 @@
+"""Power-loss tests use the simulated card of the core's tests."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "core"))

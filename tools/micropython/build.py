@@ -1,0 +1,308 @@
+"""Build MicroPython interpreters, and the native modules of DRIP for them.
+
+The interpreter's source is Debian's source package, pinned by hash, fetched with the archive that
+this machine's own apt is set up for. Everything lies in build/micropython and is made once.
+
+Usage: python tools/micropython/build.py [unix] [modules] [dist] [mps2_an386] [virt_rv32]
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+HERE = Path(__file__).resolve().parent
+MODULE = ROOT / "firmware" / "micropython"
+BUILD = ROOT / "build" / "micropython"
+SOURCE = BUILD / "source"
+UNIX = SOURCE / "ports" / "unix" / "build-standard" / "micropython"
+MPY_CROSS = SOURCE / "mpy-cross" / "build" / "mpy-cross"
+DIST = BUILD / "dist"
+
+PACKAGE = "micropython"
+VERSION = "1.25.0+ds-1"
+SUITE = "trixie"
+TARBALL = "micropython_1.25.0+ds.orig.tar.xz"
+TARBALL_SHA256 = "7b25be99a502f070b2de81dafc08da7051d992325d6e67daa9045a918fffdbea"
+
+# Architectures that are built and tested. xtensawin goes through the same Makefile, but only with
+# the vendor's compiler, which Debian does not have.
+COMPILERS = {
+    "x64": ("gcc", "gcc"),
+    "armv6m": ("arm-none-eabi-gcc", "gcc-arm-none-eabi libnewlib-arm-none-eabi"),
+    "armv7m": ("arm-none-eabi-gcc", "gcc-arm-none-eabi libnewlib-arm-none-eabi"),
+    "armv7emsp": ("arm-none-eabi-gcc", "gcc-arm-none-eabi libnewlib-arm-none-eabi"),
+    "rv32imc": ("riscv64-unknown-elf-gcc", "gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf"),
+}
+UNVERIFIED = {"xtensawin": ("xtensa-esp32-elf-gcc", "(Espressif's toolchain)")}
+_UNIX_OPTIONS = (
+    "MICROPY_PY_BTREE=0",
+    "MICROPY_PY_SSL=0",
+    "MICROPY_SSL_MBEDTLS=0",
+    "MICROPY_PY_FFI=0",
+    "FROZEN_MANIFEST=",
+)
+
+
+class BuildError(Exception):
+    """Something is missing or failed; the message says what, and how to get it."""
+
+
+def run(command: Sequence[str | os.PathLike[str]], log: Path, **options: object) -> None:
+    """Run a command quietly.
+
+    Raises:
+        BuildError: It failed; the last lines of its output are in the message.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as stream:
+        done = subprocess.run(command, stdout=stream, stderr=subprocess.STDOUT, **options)  # type: ignore[call-overload]
+    if done.returncode != 0:
+        last = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+        raise BuildError(f"{' '.join(map(str, command))} failed (see {log}):\n{last}")
+
+
+# ---------------------------------------------------------------------- the source
+
+
+def archive_entry(folder: Path = Path("/etc/apt")) -> tuple[str, str]:
+    """Find the Debian archive that this machine's apt uses.
+
+    Returns:
+        Its URI, and the options that go into brackets of a one-line entry.
+
+    Raises:
+        BuildError: This is no Debian, or its archive is not set up.
+    """
+    for path in sorted((folder / "sources.list.d").glob("*.sources")):
+        for stanza in re.split(r"\n\s*\n", path.read_text()):
+            fields = dict(re.findall(r"^([A-Za-z-]+):[ \t]*(.*)$", stanza, re.MULTILINE))
+            uri = fields.get("URIs", "").split()
+            if uri and uri[0].rstrip("/").endswith("/debian"):
+                key = fields.get("Signed-By", "").strip()
+                return uri[0], f"signed-by={key}" if key.startswith("/") else ""
+    lists = [folder / "sources.list", *sorted((folder / "sources.list.d").glob("*.list"))]
+    for path in lists:
+        for line in path.read_text().splitlines() if path.is_file() else ():
+            found = re.match(r"deb(?:-src)?\s+(?:\[(.*?)\]\s+)?(\S+/debian)/?\s", line)
+            if found:
+                key = re.search(r"signed-by=\S+", found[1] or "")
+                return found[2], key[0] if key else ""
+    raise BuildError(
+        "no Debian archive in this machine's apt sources; put "
+        f"{TARBALL} of Debian's source package {PACKAGE} {VERSION} into {BUILD} by hand"
+    )
+
+
+def fetch() -> Path:
+    """Return the pinned tarball; download it once.
+
+    Raises:
+        BuildError: It cannot be had, or it is not what was pinned.
+    """
+    target = BUILD / TARBALL
+    if not target.is_file():
+        BUILD.mkdir(parents=True, exist_ok=True)
+        uri, options = archive_entry()
+        with tempfile.TemporaryDirectory(dir=BUILD) as scratch:
+            base = Path(scratch)
+            for name in ("sources.list.d", "lists/partial", "cache/archives/partial", "get"):
+                (base / name).mkdir(parents=True)
+            entry = f"deb-src [{options}] {uri} {SUITE} main\n".replace("[] ", "")
+            (base / "sources.list").write_text(entry)
+            apt = ["apt-get", "-q", "-o", f"Dir::Etc::sourcelist={base / 'sources.list'}"]
+            apt += ["-o", f"Dir::Etc::sourceparts={base / 'sources.list.d'}"]
+            apt += ["-o", f"Dir::State::lists={base / 'lists'}"]
+            apt += ["-o", f"Dir::Cache={base / 'cache'}"]
+            if os.geteuid() == 0:
+                apt += ["-o", "APT::Sandbox::User=root"]
+            log = BUILD / "fetch.log"
+            run([*apt, "update"], log)
+            run([*apt, "source", "--download-only", f"{PACKAGE}={VERSION}"], log, cwd=base / "get")
+            shutil.copy(base / "get" / TARBALL, base / "checked")
+            verify(base / "checked")
+            (base / "checked").replace(target)
+    verify(target)
+    return target
+
+
+def verify(tarball: Path) -> None:
+    """Compare a file with the pinned hash.
+
+    Raises:
+        BuildError: They differ.
+    """
+    digest = hashlib.sha256(tarball.read_bytes()).hexdigest()
+    if digest != TARBALL_SHA256:
+        raise BuildError(f"{tarball} has SHA-256 {digest}, not {TARBALL_SHA256}; remove it")
+
+
+def source() -> Path:
+    """Return the unpacked source tree."""
+    if not (SOURCE / "py" / "dynruntime.mk").is_file():
+        tarball = fetch()
+        print(f"unpacking {tarball.name}")
+        partial = BUILD / "unpacking"
+        shutil.rmtree(partial, ignore_errors=True)
+        with tarfile.open(tarball) as archive:
+            if hasattr(tarfile, "data_filter"):
+                archive.extractall(partial, filter="data")
+            else:
+                archive.extractall(partial)
+        (inner,) = partial.iterdir()
+        shutil.rmtree(SOURCE, ignore_errors=True)
+        inner.rename(SOURCE)
+        partial.rmdir()
+    return SOURCE
+
+
+def make(*arguments: str | os.PathLike[str], log: str) -> None:
+    """Run make, politely, with two jobs."""
+    for tool in ("make", "gcc"):
+        need(tool, tool)
+    run(["nice", "-n", "5", "make", "-j2", *arguments], BUILD / f"{log}.log")
+
+
+def need(tool: str, package: str) -> None:
+    """Raise BuildError when a program is missing."""
+    if shutil.which(tool) is None:
+        raise BuildError(f"{tool} is missing; install it with: sudo apt-get install {package}")
+
+
+# ---------------------------------------------------------------------- interpreters
+
+
+def mpy_cross() -> Path:
+    """Build the cross compiler of MicroPython."""
+    source()
+    if not MPY_CROSS.is_file():
+        print("building mpy-cross")
+        make("-C", SOURCE / "mpy-cross", log="mpy-cross")
+    return MPY_CROSS
+
+
+def unix() -> Path:
+    """Build the interpreter for this computer."""
+    mpy_cross()
+    if not UNIX.is_file():
+        print("building MicroPython for this computer")
+        make("-C", SOURCE / "ports" / "unix", *_UNIX_OPTIONS, log="unix")
+    return UNIX
+
+
+def emulated(board: str) -> Path:
+    """Build the interpreter for a machine of QEMU: MPS2_AN386 (Cortex-M4F) or VIRT_RV32."""
+    mpy_cross()
+    image = BUILD / board.lower() / "firmware.elf"
+    if image.is_file():
+        return image
+    print(f"building MicroPython for {board}")
+    options = [f"BOARD={board}", f"BUILD={image.parent}", "FROZEN_MANIFEST="]
+    options += ["MICROPY_HEAP_SIZE=1048576"]
+    if board == "VIRT_RV32":
+        need(*COMPILERS["rv32imc"])
+        # Debian's assembler knows the CSR instructions only under the older specification.
+        options += ["AFLAGS=-misa-spec=2.2 -mabi=ilp32 -march=rv32imac", "RV32_ARCH=rv32imac"]
+    else:
+        need(*COMPILERS["armv7emsp"])
+        options += [f"BOARD_DIR={HERE / 'boards' / board}"]
+    make("-C", SOURCE / "ports" / "qemu", *options, log=board.lower())
+    return image
+
+
+# ---------------------------------------------------------------------- native modules
+
+
+def module(arch: str) -> Path:
+    """Build the native module for an architecture, and check its objects."""
+    from lint import check_objects
+
+    mpy_cross()
+    need(*{**COMPILERS, **UNVERIFIED}[arch])
+    for name, package in (("elftools", "pyelftools"), ("ar", "ar")):
+        if importlib.util.find_spec(name) is None:
+            raise BuildError(
+                f"the linker of native modules needs {package}; install it with: "
+                f"{sys.executable} -m pip install {package}"
+            )
+    folder = BUILD / "modules" / arch
+    folder.mkdir(parents=True, exist_ok=True)
+    options = [f"MPY_DIR={SOURCE}", f"ARCH={arch}", f"BUILD={folder}", f"PYTHON={sys.executable}"]
+    makefile = MODULE / "src" / "Makefile"
+    make("-C", folder, "-f", makefile, *options, log=f"module-{arch}")
+    broken = check_objects(arch, sorted(folder.glob("*.o")))
+    if broken:
+        raise BuildError("a native module cannot link this:\n" + "\n".join(broken))
+    return folder / f"native_{arch}.mpy"
+
+
+def modules() -> dict[str, Path]:
+    """Build the native module for every architecture that CI builds."""
+    built = {}
+    for arch in COMPILERS:
+        built[arch] = module(arch)
+        print(f"{arch:10} {built[arch].stat().st_size:7} bytes")
+    return built
+
+
+def package(archs: Sequence[str] = tuple(COMPILERS)) -> Path:
+    """Assemble what a board gets: build/micropython/dist/drip, and one folder per architecture."""
+    cross = mpy_cross()
+    shutil.rmtree(DIST, ignore_errors=True)
+    (DIST / "drip").mkdir(parents=True)
+    # As source, so that it can explain itself where no .mpy file can be loaded.
+    shutil.copy(MODULE / "drip" / "__init__.py", DIST / "drip")
+    for path in sorted((MODULE / "drip").glob("*.py")):
+        if path.name != "__init__.py":
+            target = DIST / "drip" / f"{path.stem}.mpy"
+            run([cross, "-s", path.name, "-o", target, path], BUILD / "mpy.log")
+    for arch in archs:
+        (DIST / f"{arch}_6.3").mkdir()
+        shutil.copy(module(arch), DIST / f"{arch}_6.3")
+    shutil.copy(MODULE / "package.json", DIST)
+    return DIST
+
+
+TARGETS: dict[str, Callable[[], object]] = {
+    "unix": unix,
+    "modules": modules,
+    "dist": package,
+    "mps2_an386": lambda: emulated("MPS2_AN386"),
+    "virt_rv32": lambda: emulated("VIRT_RV32"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Build what is named; return 0, or 1 when something is missing or failed."""
+    parser = argparse.ArgumentParser(description="Build MicroPython and DRIP's module for it.")
+    parser.add_argument("target", nargs="*", help=f"{', '.join(TARGETS)}; default: all")
+    parser.add_argument("--arch", help="build the module for this architecture only")
+    options = parser.parse_args(arguments)
+    unknown = set(options.target) - set(TARGETS)
+    if unknown:
+        parser.error(f"unknown: {', '.join(sorted(unknown))}")
+    try:
+        if options.arch:
+            print(module(options.arch))
+        for name in options.target or ([] if options.arch else list(TARGETS)):
+            TARGETS[name]()
+    except BuildError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(HERE))
+    sys.exit(main())

@@ -1,0 +1,76 @@
+"""Part of every PlatformIO build of an STM32F4 board: the model, and what is small or fast.
+
+The model is a blob file: ``custom_model`` in platformio.ini, or DRIP_MODEL in the environment.
+Whether it fits is said by the linker (flash) and by ``image.py`` (arena and frame).
+"""
+
+import os
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+Import("env")  # type: ignore[name-defined]  # noqa: F821  (SCons)
+env = env  # type: ignore[name-defined]  # noqa: F821
+
+ROOT = Path(env.subst("$PROJECT_DIR"))
+# Of the blob: docs/SPEC.md.
+SECTION_COUNT_AT, FRONTEND = 28, 10
+# Speed counts where every weight of a model or every byte of the line passes.
+FAST = ("_dsp.c", "/bytes.c", "/cam_map.c", "/spi.c", "/uart.c", "/memory.c")
+
+
+def refuse(message, hint):
+    """End the build with one line and a hint."""
+    print(f"error: {message}\nhint: {hint}")
+    env.Exit(1)
+
+
+def choose_speed(env, node):
+    """Compile what is not in FAST with -Os."""
+    if any(part in node.srcnode().get_path().replace("\\", "/") for part in FAST):
+        return node
+    return env.Object(node, CCFLAGS=[*env["CCFLAGS"], "-Os"])
+
+
+def read_option(name, default):
+    """An option of platformio.ini; DRIP_NAME in the environment goes before it."""
+    return os.environ.get("DRIP_" + name.upper(), env.GetProjectOption("custom_" + name, default))
+
+
+def add_model(model):
+    """Let model.S embed the blob, and compile it again when the blob changes."""
+    if not model.is_file():
+        refuse(f"there is no model {model}", "make one: drip compile MODEL.tflite")
+    header = model.read_bytes()[:128]
+    if header[:4] != b"DRIP" or len(header) < 128:
+        refuse(f"{model} is no compiled model", "make one: drip compile MODEL.tflite")
+    env.Append(CPPDEFINES=[("DRIP_MODEL_FILE", f'\\"{model}\\"')])
+    env.Depends(env.subst("$BUILD_SRC_DIR/ports/stm32f4/model.o"), str(model))
+    if read_option("operators", "all") == "model":
+        (operators,) = struct.unpack_from("<Q", header, 16)
+        env.Append(CPPDEFINES=[("DRIP_OPS", f"{operators}ull")])
+    # These boards have no microphone: 2 KiB less where the image's own model does not hear.
+    content = model.read_bytes()
+    (sections,) = struct.unpack_from("<H", content, SECTION_COUNT_AT)
+    kinds = [struct.unpack_from("<H", content, 128 + 16 * n)[0] for n in range(sections)]
+    if FRONTEND not in kinds:
+        env.Append(CPPDEFINES=[("DRIP_FRONTEND", 0)])
+
+
+def check_image(source, target, env):
+    """Refuse an image whose model needs more arena, or longer frames, than it has."""
+    command = [sys.executable, str(ROOT / "tools" / "platformio" / "image.py")]
+    command += ["--check-model", str(model), env.subst("$PIOENV")]
+    if subprocess.run(command, env={**os.environ, **env["ENV"]}, check=False).returncode != 0:
+        Path(str(target[0])).unlink()
+        return 1
+    return 0
+
+
+env.AddBuildMiddleware(choose_speed, "*.c")
+chosen = read_option("model", "")
+if chosen:
+    model = (ROOT / chosen).resolve()
+    add_model(model)
+    env.AddPostAction("$BUILD_DIR/firmware.elf", check_image)
