@@ -94,10 +94,6 @@ def test_a_power_cut(session: tuple[Path, int], tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
-@pytest.mark.xfail(
-    strict=False,
-    reason="known defect, cause not found: about one cut in 200 misplaces a frame of the session",
-)
 def test_200_power_cuts(session: tuple[Path, int], tmp_path: Path) -> None:
     run_cuts(session, tmp_path, 200, random.SystemRandom().getrandbits(32))
 

@@ -567,3 +567,42 @@ def test_the_line_is_served_while_a_model_computes(size):
         assert early == [asked]
         device.run()
         assert [frame.id for frame in device.answers()] == [fed]
+
+
+def test_a_sync_waits_for_the_record_that_is_being_written():
+    """The answer to FEED comes before its record is on the card, the answer to SYNC after."""
+    for busy in (0, 1, 5, 40):
+        device = board(card=new_card())
+        assert device.config(policy_kind=wire.PolicyKind.ALL) == 0
+        device.card.polls_busy = busy
+        fed = device.post(FrameType.FEED, feed_body(FRAMES[0]))
+        synced = device.post(FrameType.SYNC)
+        answers = {}
+        on_card = b""
+        while synced not in answers:
+            device.card.time_us += 100
+            lib.drip_device_step(device.device)
+            answers |= {answer.id: answer for answer in device.answers()}
+            on_card = bytes(device.card.data)
+        assert wire.Result.unpack(answers[fed].body, 4).keep == 1
+        assert wire.Response.unpack(answers[synced].body).code == 0
+        assert FRAMES[0] in on_card, f"busy for {busy} polls"
+
+
+def test_a_sync_of_a_card_that_was_changed_meanwhile_fails():
+    device = board(card=new_card())
+    assert device.config(policy_kind=wire.PolicyKind.ALL) == 0
+    device.feed(FRAMES[0])
+    device.card.polls_busy = 1000
+    number = device.post(FrameType.SYNC)
+    device.wait(0.01)
+    device.line_free = 0
+    device.card.absent = True
+    device.wait(2)
+    device.card.absent = False
+    device.card.polls_busy = 0
+    device.wait(5)
+    device.line_free = 1 << 30
+    device.run()
+    codes = [wire.Response.unpack(got.body).code for got in device.answers() if got.id == number]
+    assert codes == [Err.NO_CARD]

@@ -19,7 +19,7 @@ import pytest
 
 from drip import cli, wire
 from drip.card import format_image, inspect_image, read_segments
-from drip.device import Client, connect, launch, launch_native, native_binary
+from drip.device import Client, connect, launch_native, native_binary
 from drip.errors import MissingDependencyError, SchemaError
 from drip.store import Store
 from drip.sync import sync_device
@@ -100,7 +100,9 @@ def firmware(
 @contextmanager
 def board(firmware: tuple[str, Path], card: Path) -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(launch, "native_binary", lambda: firmware[1])
+        # As an attribute of the package, launch is the function of that name.
+        module = sys.modules["drip.device.launch"]
+        patch.setattr(module, "native_binary", lambda: firmware[1])
         with launch_native(card=card) as device:
             yield device.url
 

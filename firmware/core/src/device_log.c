@@ -136,14 +136,15 @@ int drip_device_sync(drip_device_t *device, const drip_link_frame_t *request)
     if (device->pending_type != 0) {
         return REQUEST_HOLD;
     }
-    code = drip_log_sync(&device->log);
-    if (code == DRIP_ERR_BUSY) {
-        return REQUEST_HOLD;
+    if (drip_device_has_log(device) && drip_log_busy(&device->log)) {
+        return REQUEST_HOLD; /* the end is known when the record that is being written has its place */
     }
+    code = drip_log_sync(&device->log);
     if (code < 0) {
         return drip_device_answer(device, request, code, 0);
     }
     device->position = drip_log_end(&device->log);
+    device->sync_boot = device->log.boot_id;
     drip_device_defer(device, request);
     return REQUEST_DONE;
 }
@@ -155,6 +156,8 @@ static void pending_sync(drip_device_t *device)
 
     if (!drip_device_has_log(device)) {
         code = device->log.last_error < 0 ? device->log.last_error : DRIP_ERR_NO_CARD;
+    } else if (device->log.boot_id != device->sync_boot) {
+        code = DRIP_ERR_NO_CARD; /* pulled and put back: what was not durable is lost */
     } else if (drip_log_pending(&device->log) != 0 &&
                drip_log_durable(&device->log) < device->position) {
         return;

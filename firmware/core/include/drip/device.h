@@ -136,6 +136,7 @@ typedef struct {
     uint32_t state_boot;       /* boot of the log whose state was taken */
     drip_record_clock_t clock; /* as last noted in the log */
     uint32_t clock_boot;       /* boot that it was noted for */
+    uint32_t sync_boot;        /* boot of the log that a SYNC waits for */
     uint32_t feed_bytes;       /* received of `feed`; 0 = no frame arrives */
     uint32_t quantised;        /* elements of the frame already in the input */
     uint32_t golden;           /* self-test: next input */
