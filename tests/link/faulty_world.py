@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from drip.bench.line import Faults
+from drip.bench.line import Faults, LineEnd
+from drip.errors import LinkError
 
 BANNER = b"\r\n\0ets Jul 29 2019 12:21:46\r\nrst:0x1 (POWERON_RESET)\r\n>>> \0\x03\x00\x02A"
 
@@ -47,3 +48,22 @@ class Moments:
     def clear(self) -> None:
         """Nothing happens any more."""
         self._waiting.clear()
+
+    def strike(self, end: LineEnd, now: int) -> None:
+        """Let happen what is due while the host looks at the line.
+
+        Raises:
+            LinkError: The cable is out.
+            CrashError: The host's program ends.
+        """
+        device = end.device
+        if self.due("power", now):
+            device.boot()
+        if self.due("banner", now):
+            device.to_host.inject(device.now_us, BANNER)
+            device.to_device.inject(device.now_us, BANNER)
+        if self.due("cable", now):
+            device.to_host.clear()
+            raise LinkError("the cable is out", "plug it in")
+        if self.due("crash", now):
+            raise CrashError

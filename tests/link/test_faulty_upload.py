@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 from device_board import digits_model, model_id
-from faulty_world import BANNER, CrashError, Moments, faults
+from faulty_world import CrashError, Moments, faults
 from flash_model import Flash, PowerLossError
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -17,7 +17,7 @@ from drip import wire
 from drip.bench.line import Faults, LineEnd, SimDevice
 from drip.deploy import deploy
 from drip.device import Client
-from drip.errors import DripError, LinkError
+from drip.errors import DripError
 
 CLEAN = Faults()
 OLD, NEW = digits_model("01"), digits_model("02")
@@ -108,16 +108,7 @@ class World:
 
     def _look(self) -> None:
         self.looks += 1
-        if self.moments.due("power", self.looks):
-            self.device.boot()
-        if self.moments.due("banner", self.looks):
-            self.device.to_host.inject(self.device.now_us, BANNER)
-            self.device.to_device.inject(self.device.now_us, BANNER)
-        if self.moments.due("cable", self.looks):
-            self.device.to_host.clear()
-            raise LinkError("the cable is out", "plug it in")
-        if self.moments.due("crash", self.looks):
-            raise CrashError
+        self.moments.strike(self.end, self.looks)
 
     def _on_write(self, data: bytes) -> None:
         at = 1 + 1 + wire.FrameHeader.SIZE  # delimiter, the first length, header

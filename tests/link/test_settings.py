@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import threading
 
 import pytest
@@ -14,6 +15,8 @@ from drip import wire
 from drip.bench.line import LineEnd, SimDevice
 from drip.device import Client, opening
 from drip.errors import LinkError
+from drip.store import Store
+from drip.sync import sync_device
 from drip.wire import Capability, Config, Err, FrameType
 
 
@@ -240,7 +243,26 @@ def test_a_board_that_restarts_at_a_raised_rate_is_found_again(opened):
         device.boot()
         device.to_host.clear()
         assert client.status().uptime_ms < 20_000
-        assert (device.baud, device.host_baud) == (115_200, 115_200)
+        assert (device.baud, device.host_baud, client.device.baud) == (921_600,) * 3
+
+
+def test_a_board_that_restarts_at_every_request_is_not_asked_for_ever(opened):
+    device, end, _ = line()
+    with opened(end, max_baud=921_600) as client:
+        write = end.write
+
+        def crash(data: bytes) -> None:
+            if len(data) > 3 and data[2] == FrameType.STATUS:
+                device.boot()
+                device.to_host.clear()
+            else:
+                write(data)
+
+        end.write = crash  # type: ignore[method-assign]
+        began = end.clock()
+        with pytest.raises(LinkError, match="stopped answering"):
+            client.status()
+        assert end.clock() - began < 30.0
 
 
 @pytest.mark.parametrize("after_s", [0.0, 2.0, 10.0])
@@ -251,6 +273,63 @@ def test_a_program_that_died_at_a_raised_rate_does_not_shut_out_the_next(opened,
     device.run(after_s)
     with opened(end) as client:
         assert client.device.baud == device.baud == 115_200
+
+
+@pytest.fixture
+def recorded():
+    """A board with frames on its card, more than one segment of them."""
+    device, end, _ = line()
+    rng = random.Random(3)
+    frames = [rng.randbytes(rng.randrange(1, 1024)) for _ in range(120)]
+    device.log_frames(frames, every_s=0.0)
+    return device, end, frames
+
+
+def frames_of(store: Store) -> list[bytes]:
+    return sorted(x.tobytes() for group in store.frame_groups() for x in group.x)
+
+
+@pytest.mark.parametrize("after", [300, 500, 700, 3000, 9000, 11000, 13000])
+def test_one_sync_comes_through_when_the_board_restarts_at_a_raised_rate(
+    opened, recorded, tmp_path, after
+):
+    """The board is then at its first rate, and does not know the newest acknowledgements."""
+    device, end, frames = recorded
+    looks = 0
+
+    def power_fails() -> None:
+        nonlocal looks
+        looks += 1
+        if looks == after:
+            device.boot()
+            device.to_host.clear()
+
+    end.on_read = power_fails
+    store = Store(tmp_path / "store")
+    with opened(end, max_baud=921_600) as client:
+        report = sync_device(client, store)
+        assert (device.baud, device.host_baud, client.device.baud) == (921_600,) * 3
+    assert looks > after
+    assert frames_of(store) == sorted(frames)
+    assert (report.store.new, report.store.duplicates) == (len(frames), 0)
+    assert device.status().log_acked == device.status().log_durable
+
+
+def test_a_sync_goes_on_at_the_first_rate_when_the_raised_one_stops_working(
+    opened, recorded, tmp_path
+):
+    device, end, frames = recorded
+    store = Store(tmp_path / "store")
+    hear = device.hear
+    with opened(end, max_baud=921_600) as client:
+        worked_until = end.clock() + 0.3
+        device.hear = lambda data: (  # type: ignore[method-assign]
+            hear(data) if device.baud == 115_200 or end.clock() < worked_until else bytes(len(data))
+        )
+        report = sync_device(client, store)
+        assert (device.baud, device.host_baud, client.device.baud) == (115_200,) * 3
+    assert frames_of(store) == sorted(frames)
+    assert (report.store.new, report.store.duplicates) == (len(frames), 0)
 
 
 # ---------------------------------------------------------------- BOOT

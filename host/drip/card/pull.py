@@ -19,7 +19,7 @@ from drip.card.log import CardLog
 from drip.disk import file_lock
 from drip.records import seal_segment_header
 from drip.store import AppendReport, Store
-from drip.sync import add_reports, ingest_log
+from drip.sync import ingest_log
 from drip.sync.spool import LogNotes, SpooledLog, clock_notes
 
 __all__ = ["CardPullReport", "pull_card"]
@@ -79,12 +79,12 @@ def pull_card(
                 log.put(segment.number, _spooled(segment, data))
                 waiting += segment.parsed.end
             if waiting >= _BATCH_BYTES:
-                added = add_reports(added, ingest_log(store, log, segment.number + 1, notes))
+                added += ingest_log(store, log, segment.number + 1, notes)
                 waiting = 0
             if on_progress is not None:
                 on_progress(segments, total)
         if waiting:
-            added = add_reports(added, ingest_log(store, log, segment.number + 1, notes))
+            added += ingest_log(store, log, segment.number + 1, notes)
     return CardPullReport(segments, records, added, tuple(damaged))
 
 

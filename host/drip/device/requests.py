@@ -148,6 +148,8 @@ class Requests:
         try:
             body = self._exchange.run(wire.FrameType.HELLO, request.pack())
         except SilenceError as error:
+            if self._find_again():
+                return self.device
             raise self._exchange.explain_silence() from error
         self._exchange.check(body, "HELLO")
         self._hello = unpack_grown(wire.Hello, body[wire.Response.SIZE :], "HELLO")
@@ -258,14 +260,17 @@ class Requests:
             )
 
     def _find_again(self) -> bool:
-        """Look for a device that restarted, and so fell back to its first rate."""
-        change = _rate_of(self._exchange.transport)
+        """Look for a device that is at its first rate again, where it goes when it restarts."""
+        change, before = _rate_of(self._exchange.transport), self._hello
         if not self._raised or self._reset_baud is None or change is None:
             return False
         self._raised = False
         change(self._reset_baud)
         try:
-            self.hello()
+            now = self.hello()
+            # Without a restart the line may have become too bad for the higher rate.
+            if before is not None and now.boot_id != before.boot_id:
+                self.raise_baud(before.baud)
         except LinkError:
             return False
         return True
@@ -323,19 +328,24 @@ class Requests:
         if self._hello is None:
             self.hello()
         try:
-            answer = self._exchange.run(kind, body)
-            if answer_code(answer) == wire.Err.SCHEMA:
-                # A device that restarted has forgotten who asks.
-                self.hello()
-                answer = self._exchange.run(kind, body)
-            return answer
+            return self._run_known(kind, body)
         except SilenceError as error:
+            # Once: a device that restarts at every such request must not be asked for ever.
             if self._find_again():
-                return self._run(kind, body)
+                with contextlib.suppress(SilenceError):
+                    return self._run_known(kind, body)
             raise LinkError(
                 f"{self.name} stopped answering ({kind.name})",
                 "check cable and power, then run the command again: it continues",
             ) from error
+
+    def _run_known(self, kind: wire.FrameType, body: bytes) -> bytes:
+        answer = self._exchange.run(kind, body)
+        if answer_code(answer) == wire.Err.SCHEMA:
+            # A device that restarted has forgotten who asks.
+            self.hello()
+            answer = self._exchange.run(kind, body)
+        return answer
 
 
 def _baud(op: wire.BaudOp, baud: int = 0) -> bytes:

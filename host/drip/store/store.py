@@ -60,6 +60,13 @@ class AppendReport:
     duplicates: int = 0
     conflicts: int = 0
 
+    def __add__(self, other: AppendReport) -> AppendReport:
+        return AppendReport(
+            self.new + other.new,
+            self.duplicates + other.duplicates,
+            self.conflicts + other.conflicts,
+        )
+
 
 @dataclass(frozen=True)
 class Frames:
@@ -168,12 +175,7 @@ class Store:
         table = self._records(None)
         if table.num_rows == 0:
             return
-        kinds = [
-            (dtype, tuple(shape))
-            for dtype, shape in zip(
-                table["dtype"].to_pylist(), table["shape"].to_pylist(), strict=True
-            )
-        ]
+        kinds = _kinds(table)
         for kind in dict.fromkeys(kinds):
             yield _frames(table.filter(pa.array([item == kind for item in kinds])), *kind)
 
@@ -194,12 +196,7 @@ class Store:
             raise StoreError(
                 f"{self.name} holds no frames", "pull some from a device with: drip sync"
             )
-        kinds = {
-            (dtype, tuple(shape))
-            for dtype, shape in zip(
-                table["dtype"].to_pylist(), table["shape"].to_pylist(), strict=True
-            )
-        }
+        kinds = set(_kinds(table))
         if len(kinds) > 1:
             names = ", ".join(sorted(f"{dtype}{list(shape)}" for dtype, shape in kinds))
             raise DataError(f"{self.name} holds frames of several kinds: {names}", "name a stream")
@@ -362,6 +359,12 @@ def _keys(table: Any) -> list[RecordKey]:
             table["log_uuid"].to_pylist(), table["seq"].to_pylist(), strict=True
         )
     ]
+
+
+def _kinds(table: Any) -> list[tuple[str, tuple[int, ...]]]:
+    """Type and shape of the frame of each row."""
+    shapes = map(tuple, table["shape"].to_pylist())
+    return list(zip(table["dtype"].to_pylist(), shapes, strict=True))
 
 
 def _frames(table: Any, dtype: str, shape: tuple[int, ...]) -> Frames:

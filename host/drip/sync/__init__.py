@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from drip.sync.session import SyncReport, add_reports, ingest_log, ingest_spool, sync_device
+from drip.sync.session import SyncReport, ingest_log, ingest_spool, sync_device
 
-__all__ = ["SyncReport", "add_reports", "ingest_log", "ingest_spool", "sync_device"]
+__all__ = ["SyncReport", "ingest_log", "ingest_spool", "sync_device"]

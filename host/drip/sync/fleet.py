@@ -18,7 +18,7 @@ from drip.errors import CardError, DeviceError, DripError, LinkError
 from drip.store import AppendReport, Store
 from drip.sync import SyncReport, sync_device
 
-__all__ = ["BoardResult", "Line", "Options", "add_reports", "sync_boards", "watch_boards"]
+__all__ = ["BoardResult", "Line", "Options", "sync_boards", "watch_boards"]
 
 _TICK_S = 0.1
 _SCAN_S = 0.5
@@ -301,7 +301,7 @@ class _Watch:
     def _tell(self, port: str, name: str, report: SyncReport) -> None:
         with self._lock:
             before = self._totals.get(port, BoardResult(port))
-            total = report if before.report is None else add_reports(before.report, report)
+            total = report if before.report is None else _add(before.report, report)
             self._totals[port] = BoardResult(port, name, total)
             added = report.store or AppendReport()
             if added.new or added.conflicts or report.damaged or report.gone_bytes:
@@ -314,9 +314,8 @@ class _Watch:
         return error.message
 
 
-def add_reports(a: SyncReport, b: SyncReport) -> SyncReport:
+def _add(a: SyncReport, b: SyncReport) -> SyncReport:
     """Add up two reports of one board."""
-    one, two = a.store or AppendReport(), b.store or AppendReport()
     return replace(
         b,
         bytes_wire=a.bytes_wire + b.bytes_wire,
@@ -325,9 +324,7 @@ def add_reports(a: SyncReport, b: SyncReport) -> SyncReport:
         records=a.records + b.records,
         segments=a.segments + b.segments,
         acked=a.acked + b.acked,
-        store=AppendReport(
-            one.new + two.new, one.duplicates + two.duplicates, one.conflicts + two.conflicts
-        ),
+        store=(a.store or AppendReport()) + (b.store or AppendReport()),
         damaged=a.damaged + b.damaged,
         gone_bytes=a.gone_bytes + b.gone_bytes,
         repetitions=a.repetitions + b.repetitions,

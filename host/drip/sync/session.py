@@ -21,10 +21,11 @@ from drip.store import AppendReport, Store, StoreRecord
 from drip.sync.pull import Pull
 from drip.sync.spool import LogNotes, SpooledLog, clock_notes, store_records
 
-__all__ = ["SyncReport", "add_reports", "ingest_log", "ingest_spool", "sync_device"]
+__all__ = ["SyncReport", "ingest_log", "ingest_spool", "sync_device"]
 
 _MOUNT_S = 30.0
 _INGEST_BYTES = 64 << 20
+_RESUMPTIONS = 3
 
 
 @dataclass(frozen=True)
@@ -96,33 +97,68 @@ def sync_device(
         )
     device = client.hello()
     log = SpooledLog(store.spool, device.log_uuid)
+    pulls: list[Pull] = []
     # Two programs that pull one device would only hinder each other, and the spool has one owner.
     with file_lock(log.folder / ".lock"):
-        clock = client.time()
-        log.note(device.device_id.hex(), {clock.boot_id: clock.offset_us})
-        client.sync_log()
-        pull = Pull(client, log, keep=keep, on_progress=on_progress)
         try:
-            pull.run(client.status())
+            while True:
+                pull = Pull(client, log, keep=keep, on_progress=on_progress)
+                pulls.append(pull)
+                found = _pull(client, log, pull, device, last=len(pulls) > _RESUMPTIONS)
+                if found is None:
+                    break
+                device = found
         except (CardError, DeviceError, LinkError):
-            ingest_log(store, log, pull.acked_below)
+            ingest_log(store, log, pulls[-1].acked_below)
             raise
         added = ingest_log(store, log, pull.acked_below)
     return SyncReport(
         bytes_wire=client.bytes_wire - wire_before,
-        bytes_log=pull.bytes_log,
-        pending_bytes=pull.pending,
-        records=pull.records,
-        segments=pull.segments,
-        acked=pull.acked,
+        bytes_log=sum(pull.bytes_log for pull in pulls),
+        pending_bytes=pulls[0].pending,
+        records=sum(pull.records for pull in pulls),
+        segments=sum(pull.segments for pull in pulls),
+        acked=sum(pull.acked for pull in pulls),
         open_segment=pull.left_open,
         store=added,
-        damaged=tuple(pull.damaged),
-        gone_bytes=pull.gone_bytes,
+        damaged=tuple(dict.fromkeys(line for pull in pulls for line in pull.damaged)),
+        gone_bytes=sum(pull.gone_bytes for pull in pulls),
         repetitions=client.repetitions - again_before,
-        chunks_lost=pull.chunks_lost,
+        chunks_lost=sum(pull.chunks_lost for pull in pulls),
         seconds=time.monotonic() - started,
     )
+
+
+def _pull(
+    client: Client, log: SpooledLog, pull: Pull, device: wire.Hello, *, last: bool
+) -> wire.Hello | None:
+    """Run a pull; when it broke off because the device restarted, return who has come back."""
+    try:
+        clock = client.time()
+        log.note(device.device_id.hex(), {clock.boot_id: clock.offset_us})
+        client.sync_log()
+        pull.run(client.status())
+    except (CardError, DeviceError, LinkError):
+        found = None if last else _found_again(client, device)
+        if found is None:
+            raise
+        return found
+    return None
+
+
+def _found_again(client: Client, before: wire.Hello) -> wire.Hello | None:
+    """Look for a device that has restarted; it may not know the newest acknowledgements any more.
+
+    Returns:
+        Who answers when going on makes sense, None when what went wrong was something else.
+    """
+    try:
+        _wait_for_card(client)
+        now = client.hello()
+    except (CardError, DeviceError, LinkError):
+        return None
+    changed = now.boot_id != before.boot_id or now.baud < before.baud
+    return now if changed and now.log_uuid == before.log_uuid else None
 
 
 def ingest_spool(store: Store) -> AppendReport:
@@ -135,7 +171,7 @@ def ingest_spool(store: Store) -> AppendReport:
     for folder in sorted(store.spool.glob("*-*-*-*-*")) if store.spool.is_dir() else []:
         log = SpooledLog(store.spool, bytes.fromhex(folder.name.replace("-", "")))
         with file_lock(log.folder / ".lock"):
-            total = add_reports(total, ingest_log(store, log, acked_below=0))
+            total += ingest_log(store, log, acked_below=0)
     return total
 
 
@@ -181,15 +217,10 @@ def ingest_log(
         rows += store_records(parsed, notes)
         size += parsed.end
         if size >= _INGEST_BYTES:
-            total = add_reports(total, store.append(rows))
+            total += store.append(rows)
             rows, size = [], 0
-    total = add_reports(total, store.append(rows))
+    total += store.append(rows)
     for segment in log.segments():
         if segment < acked_below:
             log.drop(segment)
     return total
-
-
-def add_reports(a: AppendReport, b: AppendReport) -> AppendReport:
-    """What became of the records of two steps together."""
-    return AppendReport(a.new + b.new, a.duplicates + b.duplicates, a.conflicts + b.conflicts)
