@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import re
 import sys
 import types
 import typing
@@ -145,7 +146,7 @@ class BoardConfig:
 class StoreConfig:
     """Where pulled frames are kept on this computer."""
 
-    path: str = _setting("store", "folder", is_path=True)
+    path: str = _setting("store", "folder or URL", is_path=True)
 
 
 @dataclass(frozen=True)
@@ -280,8 +281,9 @@ def _section(path: Path, name: str, kind: type[Any], table: Mapping[str, Any]) -
             where = f"{path}: [{name}] {key}"
             values[key] = _convert(where, hints[key], table[key])
             _check_range(where, item, values[key])
-        if item.metadata["is_path"] and values.get(key, item.default) is not None:
-            values[key] = str(path.parent / values.get(key, item.default))
+        value = values.get(key, item.default)
+        if item.metadata["is_path"] and value is not None and not _URL.match(value):
+            values[key] = str(path.parent / value)
     return kind(**values)
 
 
@@ -297,6 +299,7 @@ def _refuse_unknown(
             )
 
 
+_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://")
 _NAMES = {str: "a string", int: "a whole number", float: "a number"}
 
 

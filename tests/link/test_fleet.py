@@ -506,6 +506,32 @@ def test_adapters_without_a_board_are_left_out(
     assert "--probe" in capsys.readouterr().err
 
 
+def test_a_store_may_be_a_url(
+    boards: list[NativeDevice],
+    cards: list[Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.chdir(tmp_path)
+    away, here = "memory://bench/url", f"file://{tmp_path}/store"
+    assert cli.main(["sync", boards[0].url, away, "--keep", "--json", "-"]) == 0
+    assert json.loads(capsys.readouterr().out)["store_new"] == 20
+    assert cli.main(["store", "stats", away, "--json", "-"]) == 0
+    assert json.loads(capsys.readouterr().out)["frames"] == 20
+    boards[0].cut_power()
+    assert cli.main(["card", "pull", str(cards[0]), away, "--json", "-"]) == 0
+    assert json.loads(capsys.readouterr().out)["store_new"] == 0
+    assert cli.main(["sync", boards[1].url, here]) == 0
+    assert len(Store.open(tmp_path / "store")) == 20
+    (tmp_path / "drip.toml").write_text(f'[store]\npath = "{away}"\n')
+    assert cli.main(["sync", boards[2].url]) == 0
+    assert len(Store.open(away)) == 40
+    left = {path.name for path in tmp_path.iterdir() if path.suffix != ".img"}
+    assert left == {"state", "store", "drip.toml"}, "no folder is called memory:"
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

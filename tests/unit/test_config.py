@@ -56,6 +56,11 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     assert loaded.store.path == str(tmp_path / "store")
 
 
+def test_the_store_may_be_a_url(tmp_path: Path) -> None:
+    (tmp_path / "drip.toml").write_text('[store]\npath = "s3://bucket/frames"\n')
+    assert config.load(tmp_path / "drip.toml").store.path == "s3://bucket/frames"
+
+
 def test_without_a_file_the_defaults_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert config.load() == config.Config()

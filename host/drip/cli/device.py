@@ -15,7 +15,7 @@ import typer
 
 from drip import config, units
 from drip.cli import console
-from drip.cli.options import Json, Settings
+from drip.cli.options import Json, Settings, Where
 from drip.device.launch import Kind
 from drip.errors import CardError, LinkError, UsageError
 
@@ -195,7 +195,7 @@ def card_inspect(
 @card.command("pull")
 def card_pull(
     image: Annotated[Path, typer.Argument(help="Card image, mounted card or copied DRIP00.LOG.")],
-    store: Annotated[Path | None, typer.Argument(help="Folder; default: of drip.toml.")] = None,
+    store: Where = None,
     settings: Settings = None,
     json_target: Json = None,
 ) -> None:

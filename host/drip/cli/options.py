@@ -41,6 +41,9 @@ Settings = Annotated[
 Port = Annotated[
     str | None, typer.Argument(help="Serial port, pty or tcp:HOST:PORT; default: of drip.toml.")
 ]
+Where = Annotated[
+    str | None, typer.Argument(metavar="[STORE]", help="Folder or URL; default: of drip.toml.")
+]
 Seed = Annotated[int | None, typer.Option(min=0, help="Of everything random.")]
 
 

@@ -24,7 +24,7 @@ from drip.cli.model import (
     _seed,
     _write_bytes,
 )
-from drip.cli.options import Json, Seed, Settings, read_model, splits
+from drip.cli.options import Json, Seed, Settings, Where, read_model, splits
 from drip.errors import UsageError
 
 if TYPE_CHECKING:
@@ -36,15 +36,13 @@ app = typer.Typer()
 
 @app.command()
 def retrain(
-    where: Annotated[
-        Path | None, typer.Argument(metavar="[STORE]", help="Store that drip sync filled.")
-    ] = None,
+    where: Where = None,
     base: Annotated[
         Path | None,
         typer.Option(help="Deployed .drip: make the model that may replace it, or refuse."),
     ] = None,
     data: Data = None,
-    store: Annotated[Path | None, typer.Option(help="The same as STORE.")] = None,
+    store: Annotated[str | None, typer.Option(help="The same as STORE.")] = None,
     labels: Annotated[
         Path | None,
         typer.Option(help="CSV with key,label, or .npz of labelled frames that may be among them."),
@@ -85,7 +83,7 @@ def retrain(
     chosen = config.load(settings)
     options = config.override(chosen.model, builder=model, steps=steps, batch=batch)
     parts = splits(chosen, data, seed)
-    path = where or store or Path(chosen.store.path)
+    path = where or store or chosen.store.path
     target = output or Path("model.keras" if base is None else "model.drip")
     _check_folder(target)
     deployed = None if base is None else read_model(base, ".drip")

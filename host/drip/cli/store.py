@@ -16,7 +16,7 @@ from rich.text import Text
 
 from drip import config, units
 from drip.cli import console
-from drip.cli.options import Json, Settings, read_model
+from drip.cli.options import Json, Settings, Where, read_model
 from drip.errors import UsageError
 
 if TYPE_CHECKING:
@@ -31,9 +31,6 @@ app = typer.Typer()
 store_app = typer.Typer(help="Look into a store, ask it in SQL, export and import frames.")
 app.add_typer(store_app, name="store")
 
-Where = Annotated[
-    str | None, typer.Argument(metavar="STORE", help="Folder or URL; default: of drip.toml.")
-]
 At = Annotated[
     str | None,
     typer.Option("--store", metavar="STORE", help="Folder or URL; default: drip.toml."),

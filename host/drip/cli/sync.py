@@ -11,14 +11,13 @@ import math
 import signal
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from drip import config, units
 from drip.cli import console
-from drip.cli.options import Json, Port, Settings, board_settings, port_of
+from drip.cli.options import Json, Port, Settings, Where, board_settings, port_of
 from drip.errors import LinkError, UsageError
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ app = typer.Typer()
 @app.command()
 def sync(
     port: Port = None,
-    store: Annotated[Path | None, typer.Argument(help="Folder; default: of drip.toml.")] = None,
+    store: Where = None,
     every_board: Annotated[
         bool, typer.Option("--all", help="All boards on ports with known USB ids, at once.")
     ] = False,
@@ -98,13 +97,13 @@ def sync(
         _show(results, json_target, one=not every_board)
 
 
-def _meant(port: str | None, store: Path | None, every: bool) -> tuple[str | None, Path | None]:
+def _meant(port: str | None, store: str | None, every: bool) -> tuple[str | None, str | None]:
     """With --all the only argument is the store."""
     if not every or port is None:
         return port, store
     if store is not None:
         raise UsageError("a port and --all exclude each other", "leave one of them out")
-    return None, Path(port)
+    return None, port
 
 
 def _finder(port: str | None, probe: bool) -> Callable[[], list[str]]:
@@ -132,10 +131,10 @@ class _terminable:  # noqa: N801 (a context manager, read as a verb)
             raise KeyboardInterrupt
 
     def __exit__(self, *_: object) -> None:
-        if self._asked > -math.inf:
-            return  # the program ends now, and the second signal may still come
+        ended = self._asked > -math.inf
         for kind, handler in self._before.items():
-            signal.signal(kind, handler)
+            # The program ends now, and the second signal may still come while Python shuts down.
+            signal.signal(kind, signal.SIG_IGN if ended else handler)
 
 
 def _boards_among(results: list[BoardResult]) -> list[BoardResult]:
