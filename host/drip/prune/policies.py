@@ -161,7 +161,11 @@ class Uniform(_Periodic):
 class _Scored(_Periodic):
     """Remembers losses: of a pass over everything before each choice, or of visits alone.
 
+    Its subclasses take these settings too.
+
     Args:
+        prune, period: As everywhere: the share left out, epochs from one choice to the next.
+        a: Of the running mean, see :class:`drip.prune.scores.LossMemory`.
         refresh: True: one inference pass over all samples before each choice; what it costs is
             counted. False: the losses of training batches, which are stale for pruned samples.
     """
@@ -208,19 +212,8 @@ class EpsilonGreedy(_Scored):
     secondary sources; ``m`` as in :class:`drip.prune.scores.LossMemory`.
     """
 
-    def __init__(
-        self,
-        n: int,
-        epochs: int,
-        seed: int,
-        *,
-        prune: float,
-        period: int,
-        a: float,
-        eps: float,
-        refresh: bool = True,
-    ) -> None:
-        super().__init__(n, epochs, seed, prune=prune, period=period, a=a, refresh=refresh)
+    def __init__(self, n: int, epochs: int, seed: int, *, eps: float, **scored: Any) -> None:
+        super().__init__(n, epochs, seed, **scored)
         _check_share("eps", eps)
         self.eps = eps
 
@@ -238,19 +231,8 @@ class Ucb(_Scored):
     unit 1/nat.
     """
 
-    def __init__(
-        self,
-        n: int,
-        epochs: int,
-        seed: int,
-        *,
-        prune: float,
-        period: int,
-        a: float,
-        c: float,
-        refresh: bool = True,
-    ) -> None:
-        super().__init__(n, epochs, seed, prune=prune, period=period, a=a, refresh=refresh)
+    def __init__(self, n: int, epochs: int, seed: int, *, c: float, **scored: Any) -> None:
+        super().__init__(n, epochs, seed, **scored)
         self.c = c
 
     def _pick(self, epoch: int) -> Indices:
