@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import test_frontend_model as hearing
 from interpreters import execute
 
 from drip import wire
@@ -53,6 +54,24 @@ def test_every_score_equals_the_host_core(library, kind):
     for (row, _, _, _), frame in zip(rows, raw, strict=True):
         pixels = np.frombuffer(frame, np.uint8).reshape(model.frame_shape)
         host = model.score(pixels, wire.ScoreKind(kind))
+        assert row[:6] == [
+            host.raw,
+            host.percentile,
+            host.class_1,
+            host.class_2,
+            host.logit_1,
+            host.logit_2,
+        ]
+
+
+def test_a_model_that_hears_scores_raw_sound(library, tmp_path):
+    path = tmp_path / "hearing.drip"
+    path.write_bytes(hearing.hearing())
+    model = Model(path.read_bytes())
+    clips = hearing.clips(6)
+    rows = score(library, [base64.b64encode(clip.tobytes()).decode() for clip in clips], 0, path)
+    for (row, _, _, _), clip in zip(rows, clips, strict=True):
+        host = model.score(clip[:, None])
         assert row[:6] == [
             host.raw,
             host.percentile,

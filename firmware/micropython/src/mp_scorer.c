@@ -163,16 +163,18 @@ mp_obj_t drip_mp_scorer_about(mp_obj_t state, mp_obj_t out)
 static int infer(scorer_t *scorer, const uint8_t *data, uint32_t size)
 {
     drip_frame_t frame;
+    int loaded;
     int code;
 
     memset(&frame, 0, sizeof(frame));
     frame.data = data;
     frame.size = size;
     scorer->is_scored = 0;
-    code = drip_frame_quantise(&scorer->nn.input, &frame, 0, scorer->nn.input.elements,
-                               drip_nn_input(&scorer->nn));
-    if (code < 0) {
-        return code;
+    for (loaded = 0; loaded < (int)scorer->nn.input.elements;) {
+        loaded = drip_nn_load(&scorer->nn, &frame, (uint32_t)loaded);
+        if (loaded < 0) {
+            return loaded;
+        }
     }
     drip_policy_look(&scorer->policy, &scorer->nn);
     code = drip_nn_begin(&scorer->nn);
