@@ -20,7 +20,8 @@ export TF_NUM_INTRAOP_THREADS ?= 2
 export TF_NUM_INTEROP_THREADS ?= 2
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: help setup demo test test-slow test-sanitize fuzz check format bench firmware size clean
+.PHONY: help setup demo test test-slow test-sanitize fuzz check format bench firmware size \
+    micropython clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,6 +71,9 @@ firmware: ## build every board image that this machine can build, into build/fir
 size: ## what the board images cost in flash, RAM and stack, against their budgets
 	tools/platformio/build.sh nucleo_f446re_own $(SIZED)
 	$(PYTHON3) tools/platformio/image.py nucleo_f446re_own $(SIZED)
+
+micropython: setup ## build MicroPython's interpreters and the modules for them, which the tests need
+	$(BIN)/python tools/micropython/build.py
 
 clean: ## remove everything that was built, keep the sources
 	rm -rf $(VENV) build dist .pio host/drip/_bin host/drip/_core.* .mypy_cache .ruff_cache .pytest_cache .hypothesis

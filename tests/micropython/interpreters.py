@@ -22,7 +22,7 @@ sys.path.insert(0, str(ROOT / "tools" / "micropython"))
 
 import build  # noqa: E402 - tools/micropython
 
-HOW = "python tools/micropython/build.py"
+HOW = "make micropython"
 
 
 def unix() -> Path:
@@ -30,14 +30,14 @@ def unix() -> Path:
     if platform.machine() not in ("x86_64", "AMD64"):
         pytest.skip("the native module that is tested on a computer is for x86-64")
     if not build.UNIX.is_file():
-        pytest.skip(f"no MicroPython for this computer: {HOW} unix")
+        pytest.skip(f"no MicroPython for this computer: {HOW}")
     return build.UNIX
 
 
 def module(arch: str) -> Path:
     """Return the native module, made from the sources as they are now, or skip."""
     if not build.MPY_CROSS.is_file():
-        pytest.skip(f"no MicroPython to build modules for: {HOW} modules")
+        pytest.skip(f"no MicroPython to build modules for: {HOW}")
     with (build.BUILD / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # tests run in several processes
         try:

@@ -51,13 +51,41 @@ def test_static_data_is_found_in_the_table_of_the_module_too(tmp_path):
 def test_the_archive_is_the_one_of_this_machine(tmp_path):
     folder = tmp_path / "sources.list.d"
     folder.mkdir()
-    with pytest.raises(build.BuildError, match="no Debian archive"):
-        build.archive_entry(tmp_path)
-    (tmp_path / "sources.list").write_text("deb [signed-by=/k.gpg] file:/m/debian stable main\n")
-    assert build.archive_entry(tmp_path) == ("file:/m/debian", "signed-by=/k.gpg")
-    stanza = "Types: deb\nURIs: file:/n/debian\nSuites: stable\nSigned-By: /n.gpg\n"
+    with pytest.raises(build.BuildError, match="no Debian archive") as caught:
+        build.archive_entry(tmp_path, tmp_path)
+    assert "\n" not in str(caught.value)
+    (tmp_path / "sources.list").write_text(
+        "deb file:/m/debian-security stable main\n"
+        "deb [signed-by=/k.gpg] file:/m/debian stable main\n"
+    )
+    assert build.archive_entry(tmp_path, tmp_path) == ("file:/m/debian", "signed-by=/k.gpg")
+    stanza = "Types: deb\nURIs: file:/n/debian/\nSuites: stable\nSigned-By: /n.gpg\n"
     (folder / "a.sources").write_text("Types: deb\nURIs: file:/other\n\n" + stanza)
-    assert build.archive_entry(tmp_path) == ("file:/n/debian", "signed-by=/n.gpg")
+    assert build.archive_entry(tmp_path, tmp_path) == ("file:/n/debian/", "signed-by=/n.gpg")
+
+
+def test_ubuntu_knows_where_the_archive_of_debian_is(tmp_path):
+    (tmp_path / "sources.list").write_text("deb file:/m/ubuntu stable main\n")
+    templates, keys = tmp_path / "python-apt" / "templates", tmp_path / "keyrings"
+    templates.mkdir(parents=True)
+    keys.mkdir()
+    info = "Suite: a\nBaseURI: file:/s/security\n\nSuite: b\nBaseURI: file:/d/debian/\n"
+    (templates / "Debian.info").write_text(info)
+    with pytest.raises(build.BuildError, match="debian-archive-keyring"):
+        build.archive_entry(tmp_path, tmp_path)
+    (keys / "debian-archive-keyring.gpg").touch()
+    uri, options = build.archive_entry(tmp_path, tmp_path)
+    assert uri == "file:/d/debian"
+    assert options == f"signed-by={keys / 'debian-archive-keyring.gpg'}"
+
+
+def test_a_fetch_that_fails_says_why_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(build, "BUILD", tmp_path)
+    monkeypatch.setattr(build, "archive_entry", lambda: (f"file:{tmp_path}/debian", ""))
+    with pytest.raises(build.BuildError, match=r"cannot fetch micropython .*debian") as caught:
+        build.fetch()
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.glob("*.xz"))
 
 
 def test_a_source_that_is_not_the_pinned_one_is_refused(tmp_path):

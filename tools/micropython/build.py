@@ -46,6 +46,8 @@ COMPILERS = {
     "rv32imc": ("riscv64-unknown-elf-gcc", "gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf"),
 }
 UNVERIFIED = {"xtensawin": ("xtensa-esp32-elf-gcc", "(Espressif's toolchain)")}
+# What ends the address of an archive of Debian; cloud images have a list of mirrors there.
+_ARCHIVE = re.compile(r"\S+/debian(\.list)?/?")
 _UNIX_OPTIONS = (
     "MICROPY_PY_BTREE=0",
     "MICROPY_PY_SSL=0",
@@ -76,32 +78,41 @@ def run(command: Sequence[str | os.PathLike[str]], log: Path, **options: object)
 # ---------------------------------------------------------------------- the source
 
 
-def archive_entry(folder: Path = Path("/etc/apt")) -> tuple[str, str]:
-    """Find the Debian archive that this machine's apt uses.
+def archive_entry(
+    folder: Path = Path("/etc/apt"), share: Path = Path("/usr/share")
+) -> tuple[str, str]:
+    """Find the Debian archive that this machine's apt uses, or on Ubuntu the one that it knows of.
 
     Returns:
         Its URI, and the options that go into brackets of a one-line entry.
 
     Raises:
-        BuildError: This is no Debian, or its archive is not set up.
+        BuildError: No archive is known here.
     """
     for path in sorted((folder / "sources.list.d").glob("*.sources")):
         for stanza in re.split(r"\n\s*\n", path.read_text()):
             fields = dict(re.findall(r"^([A-Za-z-]+):[ \t]*(.*)$", stanza, re.MULTILINE))
             uri = fields.get("URIs", "").split()
-            if uri and uri[0].rstrip("/").endswith("/debian"):
+            if uri and _ARCHIVE.fullmatch(uri[0]):
                 key = fields.get("Signed-By", "").strip()
                 return uri[0], f"signed-by={key}" if key.startswith("/") else ""
     lists = [folder / "sources.list", *sorted((folder / "sources.list.d").glob("*.list"))]
     for path in lists:
         for line in path.read_text().splitlines() if path.is_file() else ():
-            found = re.match(r"deb(?:-src)?\s+(?:\[(.*?)\]\s+)?(\S+/debian)/?\s", line)
-            if found:
+            found = re.match(r"deb(?:-src)?\s+(?:\[(.*?)\]\s+)?(\S+)\s", line)
+            if found and _ARCHIVE.fullmatch(found[2]):
                 key = re.search(r"signed-by=\S+", found[1] or "")
                 return found[2], key[0] if key else ""
+    known = share / "python-apt" / "templates" / "Debian.info"
+    keys = share / "keyrings" / "debian-archive-keyring.gpg"
+    if known.is_file() and keys.is_file():
+        uri = re.findall(r"^BaseURI:\s*(\S+/debian)/?$", known.read_text(), re.MULTILINE)
+        if uri:
+            return uri[0], f"signed-by={keys}"
     raise BuildError(
-        "no Debian archive in this machine's apt sources; put "
-        f"{TARBALL} of Debian's source package {PACKAGE} {VERSION} into {BUILD} by hand"
+        "no Debian archive is known here; on Ubuntu: sudo apt-get install debian-archive-keyring "
+        f"python-apt-common; or put {TARBALL} (Debian's source package {PACKAGE} {VERSION}) "
+        f"into {BUILD}"
     )
 
 
@@ -115,26 +126,39 @@ def fetch() -> Path:
     if not target.is_file():
         BUILD.mkdir(parents=True, exist_ok=True)
         uri, options = archive_entry()
+        print(f"fetching {TARBALL}")
         with tempfile.TemporaryDirectory(dir=BUILD) as scratch:
             base = Path(scratch)
-            for name in ("sources.list.d", "lists/partial", "cache/archives/partial", "get"):
-                (base / name).mkdir(parents=True)
-            entry = f"deb-src [{options}] {uri} {SUITE} main\n".replace("[] ", "")
-            (base / "sources.list").write_text(entry)
-            apt = ["apt-get", "-q", "-o", f"Dir::Etc::sourcelist={base / 'sources.list'}"]
-            apt += ["-o", f"Dir::Etc::sourceparts={base / 'sources.list.d'}"]
-            apt += ["-o", f"Dir::State::lists={base / 'lists'}"]
-            apt += ["-o", f"Dir::Cache={base / 'cache'}"]
-            if os.geteuid() == 0:
-                apt += ["-o", "APT::Sandbox::User=root"]
-            log = BUILD / "fetch.log"
-            run([*apt, "update"], log)
-            run([*apt, "source", "--download-only", f"{PACKAGE}={VERSION}"], log, cwd=base / "get")
+            _download(base, f"deb-src [{options}] {uri} {SUITE} main\n".replace("[] ", ""))
             shutil.copy(base / "get" / TARBALL, base / "checked")
             verify(base / "checked")
             (base / "checked").replace(target)
     verify(target)
     return target
+
+
+def _download(base: Path, entry: str) -> None:
+    """Let apt, with lists of its own, put the source package into the folder get."""
+    need("apt-get", "apt")
+    for name in ("sources.list.d", "lists/partial", "cache/archives/partial", "get"):
+        (base / name).mkdir(parents=True)
+    (base / "sources.list").write_text(entry)
+    apt = ["apt-get", "-q", "-o", f"Dir::Etc::sourcelist={base / 'sources.list'}"]
+    apt += ["-o", f"Dir::Etc::sourceparts={base / 'sources.list.d'}"]
+    apt += ["-o", f"Dir::State::lists={base / 'lists'}"]
+    apt += ["-o", f"Dir::Cache={base / 'cache'}"]
+    if os.geteuid() == 0:
+        apt += ["-o", "APT::Sandbox::User=root"]
+    log = BUILD / "fetch.log"
+    try:
+        run([*apt, "update"], log)
+        run([*apt, "source", "--download-only", f"{PACKAGE}={VERSION}"], log, cwd=base / "get")
+    except BuildError as error:
+        said = re.findall(r"^[EW]: (.*)$", log.read_text(errors="replace"), re.MULTILINE)
+        raise BuildError(
+            f"cannot fetch {PACKAGE} {VERSION} from the archive of {SUITE}: "
+            f"{said[0] if said else 'apt failed'} (all of it: {log})"
+        ) from error
 
 
 def verify(tarball: Path) -> None:
