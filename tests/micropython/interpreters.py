@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import json
 import os
@@ -11,7 +10,6 @@ import shutil
 import subprocess
 import sys
 import tty
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +74,7 @@ def execute(library: Path, script: str, *arguments: str, heap: str = "1m") -> An
     return json.loads(done.stdout.splitlines()[-1])
 
 
-class Served:
+class ServedHere:
     """A MicroPython process that serves its terminal. `url` is what a host connects to."""
 
     def __init__(self, library: Path, **options: str | Path) -> None:
@@ -109,13 +107,3 @@ class Served:
         self.cut_power()
         os.close(self._master)
         os.close(self._slave)
-
-
-@contextlib.contextmanager
-def serve(library: Path, **options: str | Path) -> Iterator[Served]:
-    """Run a device in MicroPython while the block runs."""
-    served = Served(library, **options)
-    try:
-        yield served
-    finally:
-        served.close()

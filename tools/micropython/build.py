@@ -229,7 +229,8 @@ def emulated(board: str) -> Path:
     """Build the interpreter for a machine of QEMU: MPS2_AN386 (Cortex-M4F) or VIRT_RV32."""
     mpy_cross()
     image = BUILD / board.lower() / "firmware.elf"
-    if image.is_file():
+    ours = max((path.stat().st_mtime for path in (HERE / "boards" / board).glob("*")), default=0.0)
+    if image.is_file() and image.stat().st_mtime > ours:
         return image
     print(f"building MicroPython for {board}")
     options = [f"BOARD={board}", f"BUILD={image.parent}", "FROZEN_MANIFEST="]
@@ -280,17 +281,23 @@ def modules() -> dict[str, Path]:
     return built
 
 
-def package(archs: Sequence[str] = tuple(COMPILERS)) -> Path:
-    """Assemble what a board gets: build/micropython/dist/drip, and one folder per architecture."""
+def python_part(folder: Path) -> None:
+    """Put the files of the package that fit every processor into a folder, compiled to bytecode."""
     cross = mpy_cross()
-    shutil.rmtree(DIST, ignore_errors=True)
-    (DIST / "drip").mkdir(parents=True)
+    folder.mkdir(parents=True)
     # As source, so that it can explain itself where no .mpy file can be loaded.
-    shutil.copy(MODULE / "drip" / "__init__.py", DIST / "drip")
+    shutil.copy(MODULE / "drip" / "__init__.py", folder)
     for path in sorted((MODULE / "drip").glob("*.py")):
         if path.name != "__init__.py":
-            target = DIST / "drip" / f"{path.stem}.mpy"
-            run([cross, "-s", path.name, "-o", target, path], BUILD / "mpy.log")
+            command = [cross, "-s", path.name, "-o", folder / f"{path.stem}.mpy", path]
+            run(command, folder.parent / "mpy.log")
+    (folder.parent / "mpy.log").unlink()
+
+
+def package(archs: Sequence[str] = tuple(COMPILERS)) -> Path:
+    """Assemble what a board gets: build/micropython/dist/drip, and one folder per architecture."""
+    shutil.rmtree(DIST, ignore_errors=True)
+    python_part(DIST / "drip")
     for arch in archs:
         (DIST / f"{arch}_6.3").mkdir()
         shutil.copy(module(arch), DIST / f"{arch}_6.3")

@@ -5,9 +5,10 @@ QEMU_MACHINE = mps2-an386
 CFLAGS += -mthumb -mcpu=cortex-m4 -mfpu=fpv4-sp-d16 -mfloat-abi=hard
 CFLAGS += -DQEMU_SOC_MPS2
 CFLAGS += -DMICROPY_HW_MCU_NAME='"Cortex-M4"'
-# The start-up code of the port does not switch the FPU on: fpu.c does, before anything else runs.
-LDFLAGS += -Wl,--wrap=uart_init
-SRC_C += $(BOARD_DIR)/fpu.c
+CFLAGS += -DMP_CONFIGFILE='"$(BOARD_DIR)/config.h"'
+# board.c stands in front of two functions of the port.
+LDFLAGS += -Wl,--wrap=uart_init -Wl,--wrap=mp_hal_stdio_poll
+SRC_C += $(BOARD_DIR)/board.c
 
 LDSCRIPT = mcu/arm/mps2.ld
 
