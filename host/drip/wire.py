@@ -12,7 +12,7 @@ import struct
 from dataclasses import dataclass
 from typing import ClassVar
 
-SCHEMA_HASH = 0x1a146f81
+SCHEMA_HASH = 0xae8baf79
 PROTOCOL = 1
 
 BLOB_MAGIC = 0x50495244  # 'DRIP' little-endian: first word of a model blob
@@ -39,6 +39,7 @@ MAX_GOLDEN = 16  # golden inputs of a blob: a self-test must end
 MAX_CAM_UPPERS = 3  # hidden layers of a CAM head above the one next to the features
 MAX_CLASSES = 64  # largest number of classes of a model with a CAM head
 MAX_STREAMS = 4  # stream descriptors in a segment header
+MAX_CLASS_FLOOR = 62  # largest value of the setting CLASS_FLOOR
 CHECKPOINT_BYTES = 256  # largest checkpoint of a device in a superblock
 MAX_CHUNK_BYTES = 1024  # largest payload chunk in one link frame
 MAX_BODY_BYTES = 1088  # largest body of a link frame (chunk plus its fixed part)
@@ -312,6 +313,7 @@ class Config(enum.IntEnum):
     FLOOR_COUNT = 16  # frames of each predicted class that are kept first, 0..30
     REDUNDANCY = 17  # least distance to a kept frame, 1..65535; 0 = off; 65536 = as calibrated in the model
     DRIFT_LIMIT = 18  # population stability index x 1000 that sends an EVENT; 0 = never
+    CLASS_FLOOR = 19  # full_mode EVICT: best frames of each predicted class that evicting a segment spares, 0..62
 
 
 class Capability(enum.IntEnum):
@@ -1243,20 +1245,22 @@ class Status:
     fault_lr: int = 0  # where it was called from
     fault_cause: int = 0  # CFSR of an ARMv7-M
     fault_address: int = 0  # accessed, where known
+    records_evicted: int = 0  # since the start, dropped to make room
+    log_damaged: int = 0  # headers, marks and blocks that the last mount could not use
 
-    SIZE: ClassVar[int] = 376
-    FORMAT: ClassVar[str] = "<HHIQQQQQQQQQQIHBBIIiIII16IIIIIIIIHHHHHH64s64sIIIIII"
-    OFFSETS: ClassVar[dict[str, int]] = {"size": 0, "version": 2, "uptime_ms": 4, "frames_seen": 8, "frames_kept": 16, "frames_dropped_policy": 24, "frames_dropped_queue": 32, "frames_dropped_card": 40, "log_tail": 48, "log_durable": 56, "log_end": 64, "log_acked": 72, "log_capacity": 80, "records_pending": 88, "queue_high_water": 92, "card_state": 94, "model_state": 95, "link_errors": 96, "card_errors": 100, "last_error": 104, "boot_id": 108, "infer_us": 112, "powered_s": 116, "histogram": 120, "kept_threshold": 184, "kept_random": 188, "kept_schedule": 192, "kept_no_model": 196, "kept_floor": 200, "kept_burst": 204, "dropped_redundant": 208, "target": 212, "credit": 214, "psi_score": 216, "psi_class": 218, "window": 220, "class_count": 222, "class_share": 224, "class_kept": 288, "stack_free": 352, "faults": 356, "fault_pc": 360, "fault_lr": 364, "fault_cause": 368, "fault_address": 372}
+    SIZE: ClassVar[int] = 384
+    FORMAT: ClassVar[str] = "<HHIQQQQQQQQQQIHBBIIiIII16IIIIIIIIHHHHHH64s64sIIIIIIII"
+    OFFSETS: ClassVar[dict[str, int]] = {"size": 0, "version": 2, "uptime_ms": 4, "frames_seen": 8, "frames_kept": 16, "frames_dropped_policy": 24, "frames_dropped_queue": 32, "frames_dropped_card": 40, "log_tail": 48, "log_durable": 56, "log_end": 64, "log_acked": 72, "log_capacity": 80, "records_pending": 88, "queue_high_water": 92, "card_state": 94, "model_state": 95, "link_errors": 96, "card_errors": 100, "last_error": 104, "boot_id": 108, "infer_us": 112, "powered_s": 116, "histogram": 120, "kept_threshold": 184, "kept_random": 188, "kept_schedule": 192, "kept_no_model": 196, "kept_floor": 200, "kept_burst": 204, "dropped_redundant": 208, "target": 212, "credit": 214, "psi_score": 216, "psi_class": 218, "window": 220, "class_count": 222, "class_share": 224, "class_kept": 288, "stack_free": 352, "faults": 356, "fault_pc": 360, "fault_lr": 364, "fault_cause": 368, "fault_address": 372, "records_evicted": 376, "log_damaged": 380}
 
     def pack(self) -> bytes:
         """Little-endian bytes, SIZE long."""
-        return struct.pack(self.FORMAT, self.size, self.version, self.uptime_ms, self.frames_seen, self.frames_kept, self.frames_dropped_policy, self.frames_dropped_queue, self.frames_dropped_card, self.log_tail, self.log_durable, self.log_end, self.log_acked, self.log_capacity, self.records_pending, self.queue_high_water, self.card_state, self.model_state, self.link_errors, self.card_errors, self.last_error, self.boot_id, self.infer_us, self.powered_s, *self.histogram, self.kept_threshold, self.kept_random, self.kept_schedule, self.kept_no_model, self.kept_floor, self.kept_burst, self.dropped_redundant, self.target, self.credit, self.psi_score, self.psi_class, self.window, self.class_count, self.class_share, self.class_kept, self.stack_free, self.faults, self.fault_pc, self.fault_lr, self.fault_cause, self.fault_address)
+        return struct.pack(self.FORMAT, self.size, self.version, self.uptime_ms, self.frames_seen, self.frames_kept, self.frames_dropped_policy, self.frames_dropped_queue, self.frames_dropped_card, self.log_tail, self.log_durable, self.log_end, self.log_acked, self.log_capacity, self.records_pending, self.queue_high_water, self.card_state, self.model_state, self.link_errors, self.card_errors, self.last_error, self.boot_id, self.infer_us, self.powered_s, *self.histogram, self.kept_threshold, self.kept_random, self.kept_schedule, self.kept_no_model, self.kept_floor, self.kept_burst, self.dropped_redundant, self.target, self.credit, self.psi_score, self.psi_class, self.window, self.class_count, self.class_share, self.class_kept, self.stack_free, self.faults, self.fault_pc, self.fault_lr, self.fault_cause, self.fault_address, self.records_evicted, self.log_damaged)
 
     @classmethod
     def unpack(cls, data: bytes | memoryview, offset: int = 0) -> Status:
         """Read one from ``data`` at ``offset``; longer data is fine."""
         v = struct.unpack_from(cls.FORMAT, data, offset)
-        return cls(v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7], v[8], v[9], v[10], v[11], v[12], v[13], v[14], v[15], v[16], v[17], v[18], v[19], v[20], v[21], v[22], tuple(v[23 : 39]), v[39], v[40], v[41], v[42], v[43], v[44], v[45], v[46], v[47], v[48], v[49], v[50], v[51], v[52], v[53], v[54], v[55], v[56], v[57], v[58], v[59])
+        return cls(v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7], v[8], v[9], v[10], v[11], v[12], v[13], v[14], v[15], v[16], v[17], v[18], v[19], v[20], v[21], v[22], tuple(v[23 : 39]), v[39], v[40], v[41], v[42], v[43], v[44], v[45], v[46], v[47], v[48], v[49], v[50], v[51], v[52], v[53], v[54], v[55], v[56], v[57], v[58], v[59], v[60], v[61])
 
 
 @dataclass(frozen=True)

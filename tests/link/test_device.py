@@ -331,6 +331,7 @@ def test_settings_are_read_back_checked_and_applied_all_or_nothing():
         "floor_count": 5,
         "redundancy": 20,
         "drift_limit": 300,
+        "class_floor": 62,
     }
     assert device.config(**wanted) == 0
     before = get()
@@ -348,6 +349,7 @@ def test_settings_are_read_back_checked_and_applied_all_or_nothing():
         {"burst": 16384},
         {"floor_count": 31},
         {"redundancy": 65537},
+        {"class_floor": 63},
     ]:
         assert device.config(commit_ms=9, **bad) < 0
         assert get() == before

@@ -33,6 +33,7 @@ from drip.wire import Config
         ("commit_bytes=64K", Config.COMMIT_BYTES, 65536, "65536"),
         ("seed=4294967295", Config.SEED, 2**32 - 1, "4294967295"),
         ("every_k=7", Config.EVERY_K, 7, "7"),
+        ("class_floor=62", Config.CLASS_FLOOR, 62, "62"),
     ],
 )
 def test_values_as_people_write_them(text: str, key: Config, value: int, shown: str) -> None:
@@ -65,6 +66,7 @@ def test_what_is_shown_of_a_share_is_near_it() -> None:
         ("commit_bytes=8G", "size"),
         ("seed=4294967296", "whole number"),
         ("seed=", "whole number"),
+        ("class_floor=63", "up to 62"),
     ],
 )
 def test_mistakes_say_what_is_possible(text: str, hint: str) -> None:
@@ -151,6 +153,15 @@ def test_lines_for_people_have_units() -> None:
     assert lines["scores, 0 to 100 %"] == f"[{' ' * 15}█]"
     assert lines["board"] == f"{'00' * 16} (test, firmware 1.2.3)"
     assert (lines["errors"], lines["last error"]) == ("2 on the line, 0 of the card", "full")
+
+
+def test_what_a_card_has_given_up_is_shown_when_there_is_something() -> None:
+    board: Any = Board(status(), status(records_evicted=7, log_damaged=2))
+    calm = monitor.describe(monitor.read(board))
+    assert not {"evicted", "damage"} & set(calm)
+    lines = monitor.describe(monitor.read(board))
+    assert lines["evicted"] == "7 records made room for others"
+    assert lines["damage"] == "2 places on the card, found when it was mounted"
 
 
 def test_newer_states_and_no_card() -> None:

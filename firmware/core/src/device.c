@@ -260,7 +260,8 @@ static int frame_step(drip_device_t *device)
         return device->stage != STAGE_DECIDE;
     case STAGE_APPEND:
         append(device);
-        return device->stage != STAGE_APPEND;
+        /* A log that makes room has begun to work just now. */
+        return device->stage != STAGE_APPEND || device->log.evict_stage != 0;
     default:
         if (!drip_log_busy(&device->log)) {
             device->stage = STAGE_IDLE;

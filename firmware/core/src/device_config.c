@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-enum { FIRST_KEY = DRIP_CONFIG_SCORE_KIND, LAST_KEY = DRIP_CONFIG_DRIFT_LIMIT };
+enum { FIRST_KEY = DRIP_CONFIG_SCORE_KIND, LAST_KEY = DRIP_CONFIG_CLASS_FLOOR };
 
 static uint32_t policy_setting(const drip_policy_config_t *config, uint16_t key)
 {
@@ -50,6 +50,8 @@ uint32_t drip_device_setting(const drip_device_t *device, uint16_t key)
         return device->events;
     case DRIP_CONFIG_FULL_MODE:
         return device->log_config.full_mode;
+    case DRIP_CONFIG_CLASS_FLOOR:
+        return device->log_config.class_floor;
     default:
         return policy_setting(&device->policy.config, key);
     }
@@ -150,6 +152,8 @@ static int check(const drip_device_t *device, uint16_t key, uint32_t value)
         return value <= 1 ? DRIP_ERR_OK : DRIP_ERR_ARGUMENT;
     case DRIP_CONFIG_FULL_MODE:
         return value <= DRIP_FULL_EVICT ? DRIP_ERR_OK : DRIP_ERR_ARGUMENT;
+    case DRIP_CONFIG_CLASS_FLOOR:
+        return value <= DRIP_MAX_CLASS_FLOOR ? DRIP_ERR_OK : DRIP_ERR_ARGUMENT;
     default:
         return key >= FIRST_KEY && key <= LAST_KEY ? set_policy(&policy, key, value)
                                                    : DRIP_ERR_ARGUMENT;
@@ -203,6 +207,9 @@ int drip_device_config(drip_device_t *device, uint16_t key, uint32_t value)
         break;
     case DRIP_CONFIG_FULL_MODE:
         device->log_config.full_mode = (uint8_t)value;
+        break;
+    case DRIP_CONFIG_CLASS_FLOOR:
+        device->log_config.class_floor = (uint8_t)value;
         break;
     case DRIP_CONFIG_EVENTS:
         device->events = (uint8_t)value;

@@ -171,7 +171,9 @@ void drip_device_status(const drip_device_t *device, drip_status_t *status)
         status->log_capacity = drip_log_capacity(&device->log);
         status->records_pending = drip_log_pending(&device->log);
         status->boot_id = device->log.boot_id;
+        status->log_damaged = device->log.damaged;
     }
+    status->records_evicted = drip_log_evicted(&device->log);
 }
 
 static void ask_board(const drip_device_t *device, drip_status_t *status)

@@ -11,7 +11,7 @@ enum {
     FIRST_US = 10 * SECOND_US,
     LAST_US = 60 * SECOND_US,
     UPTIME_SHIFT = 3,
-    LAST_KEY = DRIP_CONFIG_DRIFT_LIMIT,
+    LAST_KEY = DRIP_CONFIG_CLASS_FLOOR,
 };
 
 _Static_assert(LAST_KEY <= sizeof(((drip_device_state_t *)0)->settings) / sizeof(uint32_t),

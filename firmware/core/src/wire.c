@@ -8,7 +8,7 @@
 #endif
 
 uint32_t drip_wire_schema_hash(void) {
-    return 0x1a146f81u;
+    return 0xae8baf79u;
 }
 
 _Static_assert(sizeof(drip_stream_t) == 24, "stream");
@@ -356,7 +356,7 @@ _Static_assert(offsetof(drip_hello_t, port) == 104, "hello.port");
 _Static_assert(offsetof(drip_hello_t, baud_most) == 120, "hello.baud_most");
 _Static_assert(offsetof(drip_hello_t, reserved) == 124, "hello.reserved");
 
-_Static_assert(sizeof(drip_status_t) == 376, "status");
+_Static_assert(sizeof(drip_status_t) == 384, "status");
 _Static_assert(offsetof(drip_status_t, size) == 0, "status.size");
 _Static_assert(offsetof(drip_status_t, version) == 2, "status.version");
 _Static_assert(offsetof(drip_status_t, uptime_ms) == 4, "status.uptime_ms");
@@ -402,6 +402,8 @@ _Static_assert(offsetof(drip_status_t, fault_pc) == 360, "status.fault_pc");
 _Static_assert(offsetof(drip_status_t, fault_lr) == 364, "status.fault_lr");
 _Static_assert(offsetof(drip_status_t, fault_cause) == 368, "status.fault_cause");
 _Static_assert(offsetof(drip_status_t, fault_address) == 372, "status.fault_address");
+_Static_assert(offsetof(drip_status_t, records_evicted) == 376, "status.records_evicted");
+_Static_assert(offsetof(drip_status_t, log_damaged) == 380, "status.log_damaged");
 
 _Static_assert(sizeof(drip_time_request_t) == 8, "time_request");
 _Static_assert(offsetof(drip_time_request_t, unix_us) == 0, "time_request.unix_us");

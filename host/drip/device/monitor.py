@@ -174,6 +174,10 @@ def describe(reading: Reading) -> dict[str, object]:
         lines["powered, all boots"] = f"{units.duration(status.powered_s)} (as the card has it)"
     if status.queue_high_water:
         lines["longest queue"] = f"{status.queue_high_water} frames"
+    if status.records_evicted:
+        lines["evicted"] = f"{status.records_evicted} records made room for others"
+    if status.log_damaged:
+        lines["damage"] = f"{status.log_damaged} places on the card, found when it was mounted"
     if status.link_errors or status.card_errors:
         lines["errors"] = f"{status.link_errors} on the line, {status.card_errors} of the card"
     if status.faults:

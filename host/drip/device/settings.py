@@ -124,7 +124,10 @@ def _parse(key: wire.Config, text: str) -> int | None:
             return units.parse_size(text)
         except ValueError:
             return None
-    return int(text) if text.isdigit() else None
+    number = int(text) if text.isdigit() else None
+    if key == wire.Config.CLASS_FLOOR and number is not None and number > wire.MAX_CLASS_FLOOR:
+        return None
+    return number
 
 
 def _whole(key: int) -> int:
@@ -172,4 +175,6 @@ def _wanted(key: wire.Config) -> str:
         return "a size such as 4096 or 64K"
     if key == wire.Config.PACE_S:
         return "off or a duration such as 30d, 12h or 90min"
+    if key == wire.Config.CLASS_FLOOR:
+        return f"a whole number up to {wire.MAX_CLASS_FLOOR}"
     return "a whole number"

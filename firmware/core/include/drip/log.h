@@ -24,7 +24,8 @@ typedef struct {
     uint32_t commit_ms;    /* a block that is not full is written after this time; 0 = at once */
     uint32_t commit_bytes; /* or when it holds this many bytes; 0 or >= 512 = by time only */
     uint8_t full_mode;     /* enum DRIP_FULL_* */
-    uint8_t class_floor;   /* EVICT: frames of each class that a segment keeps, 0..62 */
+    uint8_t
+        class_floor; /* EVICT: frames of each class that a segment keeps, 0..DRIP_MAX_CLASS_FLOOR */
     uint8_t reserved[2];
 } drip_log_config_t;
 

@@ -30,6 +30,7 @@ enum {
     DRIP_MAX_CAM_UPPERS = 3, /* hidden layers of a CAM head above the one next to the features */
     DRIP_MAX_CLASSES = 64, /* largest number of classes of a model with a CAM head */
     DRIP_MAX_STREAMS = 4, /* stream descriptors in a segment header */
+    DRIP_MAX_CLASS_FLOOR = 62, /* largest value of the setting CLASS_FLOOR */
     DRIP_CHECKPOINT_BYTES = 256, /* largest checkpoint of a device in a superblock */
     DRIP_MAX_CHUNK_BYTES = 1024, /* largest payload chunk in one link frame */
     DRIP_MAX_BODY_BYTES = 1088, /* largest body of a link frame (chunk plus its fixed part) */
@@ -284,6 +285,7 @@ enum {
     DRIP_CONFIG_FLOOR_COUNT = 16, /* frames of each predicted class that are kept first, 0..30 */
     DRIP_CONFIG_REDUNDANCY = 17, /* least distance to a kept frame, 1..65535; 0 = off; 65536 = as calibrated in the model */
     DRIP_CONFIG_DRIFT_LIMIT = 18, /* population stability index x 1000 that sends an EVENT; 0 = never */
+    DRIP_CONFIG_CLASS_FLOOR = 19, /* full_mode EVICT: best frames of each predicted class that evicting a segment spares, 0..62 */
 };
 
 /* Capability bits in HELLO. */
@@ -761,6 +763,8 @@ typedef struct {
     uint32_t fault_lr; /* where it was called from */
     uint32_t fault_cause; /* CFSR of an ARMv7-M */
     uint32_t fault_address; /* accessed, where known */
+    uint32_t records_evicted; /* since the start, dropped to make room */
+    uint32_t log_damaged; /* headers, marks and blocks that the last mount could not use */
 } drip_status_t;
 
 /* TIME. */
@@ -952,7 +956,7 @@ enum {
     DRIP_RESPONSE_BYTES = 4,
     DRIP_HELLO_REQUEST_BYTES = 16,
     DRIP_HELLO_BYTES = 128,
-    DRIP_STATUS_BYTES = 376,
+    DRIP_STATUS_BYTES = 384,
     DRIP_TIME_REQUEST_BYTES = 8,
     DRIP_TIME_RESPONSE_BYTES = 16,
     DRIP_CONFIG_ITEM_BYTES = 8,
