@@ -146,7 +146,7 @@ def _describe(blob: Blob) -> BlobInfo:
     names += [""] * (len(tensors) - len(names))
     frame = BlobInput.unpack(_need(blob, Section.INPUT))
     cam = blob.find(Section.CAM)
-    golden = blob.find(Section.GOLDEN)
+    golden = next((part for part in blob.parts if part.kind == Section.GOLDEN), None)
     layers = tuple(_layer(op, tensors, names) for op in ops)
     has_features = header.features_tensor != _NO_TENSOR
     return BlobInfo(

@@ -12,7 +12,7 @@ import struct
 from dataclasses import dataclass
 from typing import ClassVar
 
-SCHEMA_HASH = 0xae8baf79
+SCHEMA_HASH = 0xc74b2174
 PROTOCOL = 1
 
 BLOB_MAGIC = 0x50495244  # 'DRIP' little-endian: first word of a model blob
@@ -276,6 +276,13 @@ class Section(enum.IntEnum):
     GOLDEN = 8  # blob_golden and its digests
     META = 9  # JSON for the host (provenance, layer names); the device skips it
     FRONTEND = 10  # blob_frontend and its tables
+
+
+class GoldenFlag(enum.IntEnum):
+    """What the golden inputs are (flags of the section)."""
+
+    INPUT = 0  # the int8 input
+    SOUND = 1  # what the front-end makes of noise
 
 
 class CamHead(enum.IntEnum):
@@ -719,7 +726,7 @@ class BlobSection:
     """Entry of the section table."""
 
     kind: int = 0  # section
-    flags: int = 0  # CALIBRATION: score_kind; else 0
+    flags: int = 0  # CALIBRATION: score_kind; GOLDEN: golden_flag; else 0
     offset: int = 0  # from the blob's first byte
     size: int = 0  # size
     count: int = 0  # elements
@@ -1004,7 +1011,7 @@ class BlobCalibration:
 
 @dataclass(frozen=True)
 class BlobGolden:
-    """Self-test: input n is drawn from drip_rng seeded with seed + n; u32 digests[count] are CRC-32 over logits then features."""
+    """Self-test: input n is drawn from drip_rng seeded with seed + n, or is noise that goes through the front-end (docs/SPEC.md); u32 digests[count] are CRC-32 over logits then features."""
 
     seed: int = 0
     count: int = 0

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+import zlib
 from pathlib import Path
 from typing import Any
 
+import frontend_oracle
 import numpy as np
 import pytest
 
+from drip import wire
 from drip.compile import InputSpec, compile_model
 from drip.compile.blob import Part, pack_blob, unpack_blob
 from drip.data import InputScaling
-from drip.errors import DataError, ModelError
+from drip.errors import DataError, DeviceError, ModelError
 from drip.frontend import LogMel
 from drip.wire import BlobFrontend, BlobInput, Err, Section
 
@@ -69,6 +72,95 @@ def test_it_computes_what_the_same_net_computes_from_features() -> None:
     raw = model.score_all(sound[..., None]).raw
     assert raw.tolist() == plain.score_all(features).raw.tolist()
     assert model.selftest() == 3
+
+
+def golden_sound(seed: int, windows: int) -> Any:
+    """The windows of a golden input, as docs/SPEC.md draws them."""
+    rows = []
+    for window in range(windows):
+        rng = core.ffi.new("drip_rng_t *")
+        core.lib.drip_rng_seed(rng, seed + window * wire.MAX_GOLDEN)
+        kind, level, samples = core.lib.drip_rng_next(rng), 0, []
+        for _ in range(MEL.window):
+            drawn = core.lib.drip_rng_next(rng) & 0xFFFF
+            level += (drawn - (drawn >> 15 << 16) - level) >> (kind & 3)
+            samples.append(level >> (kind >> 2 & 7))
+        rows.append(frontend_oracle.features(MEL.section(), np.array(samples, np.int16))[0])
+    return np.array(rows)
+
+
+def digests(model: Model, count: int = 3) -> list[int]:
+    return [model.golden_digest(n) for n in range(count)]
+
+
+def test_golden_inputs_are_sound_that_goes_through_the_front_end() -> None:
+    blob = hearing()
+    model = Model(blob)
+    golden = unpack_blob(blob).find(Section.GOLDEN, wire.GoldenFlag.SOUND)
+    assert golden is not None
+    fixed = wire.BlobGolden.unpack(golden.content)
+    told = np.frombuffer(golden.content[wire.BlobGolden.SIZE :], "<u4").tolist()
+    plain = Model(compile_model(net(), spec=InputSpec(InputScaling("uint8", 1 / 255))))
+    for n in range(fixed.count):
+        picture = golden_sound(fixed.seed + n, 15)[..., None]
+        assert len(np.unique(picture)) > 60
+        logits, features = plain.run(picture[None])
+        assert features is not None
+        assert told[n] == zlib.crc32(features.tobytes(), zlib.crc32(logits.tobytes()))
+    assert digests(model) == told
+
+
+@pytest.mark.parametrize("at", range(BlobFrontend.SIZE + 4, len(MEL.section()), 71))
+def test_one_wrong_bit_in_the_tables_fails_the_self_test(at: int) -> None:
+    blob = hearing()
+
+    def flip(content: bytes) -> bytes:
+        high = at | 1  # the upper byte of a value: a bit that features can show
+        return content[:high] + bytes([content[high] ^ 0x10]) + content[high + 1 :]
+
+    try:
+        model = Model(changed(blob, Section.FRONTEND, flip))
+    except ModelError:
+        return  # the core sees that it cannot be
+    with pytest.raises(ModelError, match="golden"):
+        model.selftest()
+
+
+def test_golden_inputs_before_the_front_end_still_count_and_unknown_ones_do_not() -> None:
+    """As models were compiled before, and what a later host might make."""
+    taken = unpack_blob(hearing())
+
+    def flagged(flags: int, told: list[int]) -> bytes:
+        content = wire.BlobGolden(1, len(told)).pack() + np.array(told, "<u4").tobytes()
+        parts = [part for part in taken.parts if part.kind != Section.GOLDEN]
+        return pack_blob(taken.header, (*parts, Part(Section.GOLDEN, content, len(told), flags)))
+
+    plain = Model(compile_model(net(), spec=InputSpec(InputScaling("uint8", 1 / 255))))
+    assert Model(flagged(0, digests(plain))).selftest() == 3
+    with pytest.raises(ModelError, match="golden"):
+        Model(flagged(wire.GoldenFlag.SOUND, digests(plain))).selftest()
+    with pytest.raises(ModelError, match="contradicts"):
+        Model(flagged(2, digests(plain))).selftest()
+    content = wire.BlobGolden(1, 1).pack() + bytes(4)
+    deaf = unpack_blob(plain.blob)
+    parts = [part for part in deaf.parts if part.kind != Section.GOLDEN]
+    sound = Part(Section.GOLDEN, content, 1, wire.GoldenFlag.SOUND)
+    with pytest.raises(ModelError, match="contradicts"):
+        Model(pack_blob(deaf.header, (*parts, sound))).selftest()
+
+
+def test_golden_inputs_come_in_pieces_of_a_window() -> None:
+    model = Model(hearing())
+    load, nn = core.lib.drip_nn_selftest_load, model._nn
+    assert [load(nn, 0, done) for done in (0, 20, 280)] == [20, 40, 300]
+    assert [load(nn, 0, done) for done in (1, 300, 301, 2**31)] == [Err.RANGE] * 4
+    assert load(nn, 3, 0) == Err.CORRUPT
+    unbound = core.ffi.new("drip_nn_t *", nn[0])
+    unbound.arena = core.ffi.NULL
+    assert load(unbound, 0, 0) == Err.STATE
+    plain = Model(compile_model(net()))
+    assert load(plain._nn, 0, 0) == 300
+    assert load(plain._nn, 0, 300) == Err.RANGE
 
 
 def test_the_arena_has_room_for_the_front_end() -> None:
@@ -200,3 +292,31 @@ def test_a_device_scores_raw_sound(tmp_path: Path) -> None:
                 wanted.class_1,
                 wanted.logit_1,
             )
+
+
+def test_a_device_tries_the_front_end_before_it_takes_a_model(tmp_path: Path) -> None:
+    """The self-test of a push goes through the tables that the push brought."""
+    from drip.deploy import deploy
+    from drip.device import connect
+    from drip.device.launch import launch_native, native_binary
+
+    try:
+        native_binary()
+    except Exception as error:
+        pytest.skip(f"needs drip-native ({error}): make setup")
+    good = hearing()
+    taken = unpack_blob(good)
+    part = taken.find(Section.FRONTEND)
+    assert part is not None
+    # Another edge between two bands: a front-end that the core takes, but not the model's.
+    edges = BlobFrontend.SIZE + 2 * (128 + MEL.fft // 4 + 1)
+    moved = bytearray(part.content)
+    moved[edges + 10] += 1
+    bad = changed(good, Section.FRONTEND, lambda _: bytes(moved))
+    with launch_native(flash=tmp_path / "flash") as device, connect(device.url) as client:
+        with pytest.raises(DeviceError) as caught:
+            deploy(client, bad)
+        assert caught.value.code == Err.SELFTEST
+        assert deploy(client, good).after_id == unpack_blob(good).header.model_id
+        clip = clips(1)[0][:, None]
+        assert client.score(clip).raw_score == Model(good).score(clip).raw

@@ -86,17 +86,26 @@ void drip_device_open_active(drip_device_t *device, int opened)
 
 /* ------------------------------------------------------------------ self-test, an inference at a time */
 
-static int selftest_start(drip_device_t *device)
+static void selftest_start(drip_device_t *device)
 {
-    int count = drip_nn_selftest_begin(&device->nn, 0);
-
     device->golden = 0;
-    return count < 0 ? count : DRIP_ERR_OK;
+    device->quantised = 0;
+    device->model_stage = MODEL_SELFTEST;
 }
 
-/* Returns DRIP_ERR_BUSY while there is more, DRIP_ERR_OK or DRIP_ERR_SELFTEST. */
+/* Returns DRIP_ERR_BUSY while there is more, DRIP_ERR_OK, DRIP_ERR_SELFTEST, or why there is no input. */
 static int selftest_step(drip_device_t *device)
 {
+    int done;
+
+    if (device->quantised < device->nn.input.elements) {
+        done = drip_nn_selftest_load(&device->nn, device->golden, device->quantised);
+        if (done < 0) {
+            return device->golden == 0 ? done : DRIP_ERR_OK; /* that was the last input */
+        }
+        device->quantised = (uint32_t)done;
+        return DRIP_ERR_BUSY;
+    }
     if (drip_nn_step(&device->nn, DEVICE_STEP_MACS) != 0) {
         return DRIP_ERR_BUSY;
     }
@@ -104,7 +113,8 @@ static int selftest_step(drip_device_t *device)
         return DRIP_ERR_SELFTEST;
     }
     device->golden++;
-    return drip_nn_selftest_begin(&device->nn, device->golden) < 0 ? DRIP_ERR_OK : DRIP_ERR_BUSY;
+    device->quantised = 0;
+    return DRIP_ERR_BUSY;
 }
 
 /* ------------------------------------------------------------------ requests */
@@ -190,13 +200,10 @@ static void trial_start(drip_device_t *device)
     if (code == DRIP_ERR_OK) {
         code = open_blob(device, blob, bytes);
     }
-    if (code == DRIP_ERR_OK) {
-        code = selftest_start(device);
-    }
     if (code < 0) {
         trial_done(device, code);
     } else {
-        device->model_stage = MODEL_SELFTEST;
+        selftest_start(device);
     }
 }
 

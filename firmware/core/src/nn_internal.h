@@ -20,4 +20,7 @@ static inline int drip_range_ok(uint32_t offset, uint32_t size, uint32_t total, 
     return offset % align == 0 && offset <= total && size <= total - offset;
 }
 
+/* The golden section, or NULL; `is_sound` says what its inputs are. */
+const drip_blob_golden_t *drip_nn_golden(const drip_nn_t *nn, int *is_sound);
+
 #endif

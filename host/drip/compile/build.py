@@ -44,6 +44,7 @@ from drip.wire import (
     BlobTensor,
     CamHead,
     Dtype,
+    GoldenFlag,
     OpFlag,
     Section,
 )
@@ -134,12 +135,17 @@ def _with_golden(header: BlobHeader, parts: list[Part], tail: Part) -> bytes:
     """Let the core itself say what it computes, and record that."""
     from drip.core import Model
 
-    model = Model(pack_blob(header, (*parts, tail)))
-    digests = [model.golden_digest(GOLDEN_SEED + n) for n in range(GOLDEN_COUNT)]
-    content = BlobGolden(GOLDEN_SEED, GOLDEN_COUNT).pack()
-    content += np.array(digests, "<u4").tobytes()
-    golden = Part(Section.GOLDEN, content, GOLDEN_COUNT)
-    blob = pack_blob(header, (*parts, golden, tail))
+    sound = any(part.kind == Section.FRONTEND for part in parts)
+
+    def packed(digests: list[int]) -> bytes:
+        content = BlobGolden(GOLDEN_SEED, GOLDEN_COUNT).pack()
+        content += np.array(digests, "<u4").tobytes()
+        flag = GoldenFlag.SOUND if sound else GoldenFlag.INPUT
+        golden = Part(Section.GOLDEN, content, GOLDEN_COUNT, flag)
+        return pack_blob(header, (*parts, golden, tail))
+
+    model = Model(packed([0] * GOLDEN_COUNT))
+    blob = packed([model.golden_digest(n) for n in range(GOLDEN_COUNT)])
     Model(blob).selftest()
     return blob
 

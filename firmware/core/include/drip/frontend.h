@@ -30,8 +30,8 @@ uint32_t drip_frontend_work_bytes(const drip_frontend_t *frontend);
 
 /* Features of one window.
  *
- * `samples`: desc.window little-endian i16, at any address. `work`: as above, 4-byte aligned, its
- * content does not matter before and after. `out`: desc.mels bytes.
+ * `samples`: desc.window little-endian i16, at any address, or the last bytes of `work`. `work`: as above,
+ * 4-byte aligned, its content does not matter before and after. `out`: desc.mels bytes.
  * Context: owner. About 100 instructions per point of the FFT: a window of 1024 points is well
  * under the 5 ms of a step on a 100 MHz Cortex-M4. */
 void drip_frontend_window(const drip_frontend_t *frontend, const uint8_t *samples, int32_t *work,

@@ -253,6 +253,12 @@ enum {
     DRIP_SECTION_FRONTEND = 10, /* blob_frontend and its tables */
 };
 
+/* What the golden inputs are (flags of the section). */
+enum {
+    DRIP_GOLDEN_INPUT = 0, /* the int8 input */
+    DRIP_GOLDEN_SOUND = 1, /* what the front-end makes of noise */
+};
+
 /* How features become logits. */
 enum {
     DRIP_CAM_NONE = 0, /* no CAM */
@@ -509,7 +515,7 @@ typedef struct {
 /* Entry of the section table. */
 typedef struct {
     uint16_t kind; /* section */
-    uint16_t flags; /* CALIBRATION: score_kind; else 0 */
+    uint16_t flags; /* CALIBRATION: score_kind; GOLDEN: golden_flag; else 0 */
     uint32_t offset; /* from the blob's first byte */
     uint32_t size; /* size */
     uint32_t count; /* elements */
@@ -634,7 +640,7 @@ typedef struct {
     uint8_t data_digest[8]; /* first bytes of the data's SHA-256 */
 } drip_blob_calibration_t;
 
-/* Self-test: input n is drawn from drip_rng seeded with seed + n; u32 digests[count] are CRC-32 over logits then features. */
+/* Self-test: input n is drawn from drip_rng seeded with seed + n, or is noise that goes through the front-end (docs/SPEC.md); u32 digests[count] are CRC-32 over logits then features. */
 typedef struct {
     uint32_t seed;
     uint32_t count;
