@@ -100,51 +100,11 @@ typedef struct {
     uint8_t reserved[3];
 } drip_baud_t;
 
-/* A device. Members are private; the functions below and STATUS tell what a user may know. */
+/* A device. Members are private; the functions below and STATUS tell what a user may know. Bytes come
+ * first, large members last: a short instruction of a Cortex-M reaches bytes up to 31, words up to 124. */
 typedef struct {
     const drip_port_t *port;
-    drip_device_memory_t memory;
-    drip_log_t log;
-    drip_volume_t volume;
-    drip_link_t link;
-    drip_slot_t slot;
-    drip_nn_t nn;
-    drip_score_t score;
-    drip_policy_t policy;
-    drip_log_config_t log_config;
-    drip_status_t status; /* counters; the rest is filled in when asked */
-    drip_queue_t queue;
-    drip_frame_t frame;   /* in work */
-    drip_result_t result; /* of the frame in work, then of the last one */
-    drip_feed_t feed;     /* the frame that arrives */
-    drip_event_kept_t kept;
-    drip_reader_t reader;
-    drip_baud_t baud;
-    uint8_t *feed_data;      /* where `feed` goes, or went */
-    drip_link_frame_t held;  /* request that is being handled */
-    uint64_t started_us;     /* of the present frame */
-    uint64_t feed_us;        /* last chunk */
-    uint64_t mount_us;       /* last try */
-    uint64_t reset_us;       /* reset wanted since */
-    uint64_t unix_offset_us; /* TIME: unix = monotonic + this; 0 = unknown */
-    uint64_t position;       /* READ, SYNC: of the pending request */
-    uint64_t powered_at_us;  /* when the last whole second of powered_s was over */
-    uint64_t handed_us;      /* when the log got the present state */
-    uint64_t super_us;       /* when its newest superblock then had been written */
-    uint32_t powered_s;
-    uint32_t handed_s;         /* powered_s then */
-    uint32_t state_boot;       /* boot of the log whose state was taken */
-    drip_record_clock_t clock; /* as last noted in the log */
-    uint32_t clock_boot;       /* boot that it was noted for */
-    uint32_t sync_boot;        /* boot of the log that a SYNC waits for */
-    uint32_t feed_bytes;       /* received of `feed`; 0 = no frame arrives */
-    uint32_t quantised;        /* elements of the frame already in the input */
-    uint32_t golden;           /* self-test: next input */
-    uint32_t seed;
-    int32_t outcome;      /* of the last frame's record, or of a trial */
-    uint16_t pending_id;  /* request whose response waits for work to finish */
-    uint16_t done_id;     /* FEED or SCORE that `result` belongs to */
-    uint8_t pending_type; /* 0 = none */
+    uint8_t pending_type; /* request whose response waits for work to finish; 0 = none */
     uint8_t pending_ready;
     uint8_t done_type; /* 0 = `feed_data` holds no frame that was answered */
     uint8_t holding;   /* `held` is valid */
@@ -162,9 +122,50 @@ typedef struct {
     uint8_t card_state; /* as last seen */
     uint8_t finding;    /* `volume` is at work, the log is not */
     uint8_t reset_wanted;
-    uint8_t restored;  /* there is nothing more to learn from a card */
-    uint8_t saving;    /* the state goes to the card before a restart */
-    uint8_t clock_due; /* the host's clock is to be noted in the log */
+    uint8_t restored;    /* there is nothing more to learn from a card */
+    uint8_t saving;      /* the state goes to the card before a restart */
+    uint8_t clock_due;   /* the host's clock is to be noted in the log */
+    uint16_t pending_id; /* of `pending_type` */
+    uint16_t done_id;    /* FEED or SCORE that `result` belongs to */
+    uint32_t feed_bytes; /* received of `feed`; 0 = no frame arrives */
+    uint8_t *feed_data;  /* where `feed` goes, or went */
+    uint32_t quantised;  /* elements of the frame already in the input */
+    uint32_t golden;     /* self-test: next input */
+    uint32_t seed;
+    int32_t outcome; /* of the last frame's record, or of a trial */
+    uint32_t powered_s;
+    uint32_t handed_s;       /* powered_s then */
+    uint32_t clock_boot;     /* boot that `clock` was noted for */
+    uint32_t state_boot;     /* boot of the log whose state was taken */
+    uint32_t sync_boot;      /* boot of the log that a SYNC waits for */
+    drip_frame_t frame;      /* in work */
+    uint64_t started_us;     /* of the present frame */
+    uint64_t feed_us;        /* last chunk */
+    uint64_t mount_us;       /* last try */
+    uint64_t reset_us;       /* reset wanted since */
+    uint64_t unix_offset_us; /* TIME: unix = monotonic + this; 0 = unknown */
+    uint64_t position;       /* READ, SYNC: of the pending request */
+    uint64_t powered_at_us;  /* when the last whole second of powered_s was over */
+    uint64_t handed_us;      /* when the log got the present state */
+    uint64_t super_us;       /* when its newest superblock then had been written */
+    drip_queue_t queue;
+    drip_result_t result; /* of the frame in work, then of the last one */
+    drip_feed_t feed;     /* the frame that arrives */
+    drip_device_memory_t memory;
+    drip_log_config_t log_config;
+    drip_link_frame_t held;    /* request that is being handled */
+    drip_record_clock_t clock; /* as last noted in the log */
+    drip_event_kept_t kept;
+    drip_baud_t baud;
+    drip_reader_t reader;
+    drip_score_t score;
+    drip_status_t status; /* counters; the rest is filled in when asked */
+    drip_nn_t nn;
+    drip_slot_t slot;
+    drip_volume_t volume;
+    drip_policy_t policy;
+    drip_log_t log;
+    drip_link_t link;
 } drip_device_t;
 
 /* Starts a device: slots, model, log. The card is mounted by drip_device_step.

@@ -46,35 +46,10 @@ typedef struct {
     uint8_t classes[64][4];
 } drip_log_summary_t;
 
-/* State of the log: 2 KiB. Members are private; use the functions. */
+/* State of the log: 2 KiB. Members are private; use the functions. Bytes come first, large members last:
+ * an instruction of a Cortex-M is short when it reaches no farther than 31 bytes, words 124. */
 typedef struct {
     const drip_port_t *port;
-    drip_log_config_t config;
-    drip_superblock_t super; /* as on the card, or as it will be */
-    drip_stream_t streams[DRIP_MAX_STREAMS];
-    drip_log_closed_t closed;
-    drip_volume_place_t place;
-    uint32_t first_block;
-    uint32_t region_blocks;
-    uint32_t boot_id;
-    uint32_t next_segment;   /* number of the next segment; the open one is the one before */
-    uint32_t tail_segment;   /* oldest segment on the card */
-    uint32_t offset;         /* end of the log in the open segment, bytes */
-    uint32_t durable_offset; /* everything before it is on the medium */
-    uint32_t records;        /* in the open segment */
-    uint32_t digest;         /* over their header CRCs */
-    uint32_t pending;        /* records not yet durable */
-    uint32_t pending_notes;  /* of these, not frames */
-    uint32_t lost;           /* frames accepted that never became durable */
-    uint32_t evicted;        /* records dropped to make room */
-    uint64_t next_seq;
-    uint64_t oldest_pending_us;
-    uint64_t super_us;      /* when the last superblock was written */
-    uint32_t acked_durable; /* as it says */
-    uint32_t errors;        /* failed transfers */
-    uint32_t damaged;       /* found at mount: headers or blocks that could not be used */
-    drip_record_gap_t gap;  /* what is missing since the last GAP record */
-    int32_t last_error;
     uint8_t card;    /* enum DRIP_CARD_* */
     uint8_t open;    /* the newest segment takes records */
     uint8_t unknown; /* its records and digest are not all known */
@@ -86,10 +61,6 @@ typedef struct {
     uint8_t ack_stage;
     uint8_t evict_stage;
     uint8_t evict_bucket; /* survivors are above this, and some of it */
-    uint32_t evict_fill;  /* bytes of it that survive */
-    uint32_t evict_room;  /* bytes that survivors may still take */
-    uint32_t
-        evict_need; /* of the record that asks for room, at least; mount: boot of the last record */
     uint8_t read_stage;
     uint8_t read_turn;      /* reads and appends alternate */
     uint8_t supers;         /* mount: valid superblocks, bit per copy */
@@ -97,40 +68,70 @@ typedef struct {
     uint8_t checkpoint_due; /* it was set after the last superblock */
     uint8_t super_fails;    /* writes of a superblock that failed << 1 | which copy */
     uint8_t segment_fails;  /* writes that failed in this segment, remounts included */
-    uint32_t failed_segment;
-    drip_record_header_t header; /* being appended, or scanned */
-    const uint8_t *payload;
+    uint8_t scan_quick;
+    uint8_t scan_failed;   /* a block could not be read */
+    uint8_t scan_cut;      /* the last record goes on behind the limit */
+    uint8_t scan_look;     /* mount: how often the end was looked at again */
+    uint32_t next_segment; /* number of the next segment; the open one is the one before */
+    uint32_t tail_segment; /* oldest segment on the card */
+    uint32_t offset;       /* end of the log in the open segment, bytes */
     uint32_t cursor;       /* of the header and payload being written, or the CRC being taken */
-    uint32_t direct;       /* blocks in flight from the payload itself */
     uint32_t block_number; /* where `block` belongs: in the open segment, or of the scan */
     uint32_t block_fill;   /* bytes used in `block` */
-    uint32_t mark_crc;     /* of the first `mark_bytes` of the payload being appended */
-    uint32_t mark_bytes;
-    uint32_t scan;    /* offset of the candidate record; mount: block that is tried */
-    uint32_t scan_at; /* its first byte that was not looked at */
-    uint32_t scan_crc;
+    uint32_t probe_step;
+    uint32_t scan;       /* offset of the candidate record; mount: block that is tried */
+    uint32_t scan_at;    /* its first byte that was not looked at */
     uint32_t scan_limit; /* end of what is scanned */
     uint32_t scan_segment;
-    uint32_t scan_block;   /* block of the segment that is in `block` */
-    uint32_t scan_end;     /* behind the last record found */
-    uint32_t scan_records; /* found, and their digest */
-    uint32_t scan_digest;
-    uint32_t probe_step;
-    uint64_t scan_seq; /* the next record has at least this number */
-    uint8_t scan_quick;
-    uint8_t scan_failed; /* a block could not be read */
-    uint8_t scan_cut;    /* the last record goes on behind the limit */
-    uint8_t scan_look;   /* mount: how often the end was looked at again */
-    uint32_t scan_claim; /* mount: end of the last record whose frame is not intact */
-    uint8_t *read_out;
-    uint32_t read_size;
+    uint32_t scan_block; /* block of the segment that is in `block` */
+    uint32_t scan_end;   /* behind the last record found */
+    uint32_t region_blocks;
+    uint32_t first_block;
+    uint32_t durable_offset; /* everything before it is on the medium */
+    uint32_t records;        /* in the open segment */
+    uint32_t digest;         /* over their header CRCs */
     uint32_t read_segment;
     uint32_t read_offset;
+    uint32_t mark_crc; /* of the first `mark_bytes` of the payload being appended */
+    uint32_t mark_bytes;
+    uint32_t evict_fill; /* bytes of `evict_bucket` that survive */
+    uint32_t evict_room; /* bytes that survivors may still take */
+    uint32_t
+        evict_need; /* of the record that asks for room, at least; mount: boot of the last record */
+    uint32_t scan_crc;
+    uint32_t scan_records; /* found, and their digest */
+    uint32_t scan_digest;
+    uint32_t scan_claim;     /* mount: end of the last record whose frame is not intact */
+    uint64_t scan_seq;       /* the next record has at least this number */
+    uint32_t damaged;        /* found at mount: headers or blocks that could not be used */
+    uint32_t pending;        /* records not yet durable */
+    uint32_t pending_notes;  /* of these, not frames */
+    uint32_t lost;           /* frames accepted that never became durable */
+    uint32_t evicted;        /* records dropped to make room */
+    uint32_t errors;         /* failed transfers */
+    uint32_t acked_durable;  /* as the last superblock says */
+    uint32_t failed_segment; /* that `segment_fails` counts */
+    uint32_t boot_id;
+    uint32_t direct; /* blocks in flight from the payload itself */
+    const uint8_t *payload;
+    uint8_t *read_out;
+    uint32_t read_size;
     int32_t read_result;
     uint32_t ack_segment;
     uint32_t ack_records;
     uint32_t ack_digest;
     int32_t ack_result;
+    int32_t last_error;
+    uint64_t next_seq;
+    uint64_t oldest_pending_us;
+    uint64_t super_us; /* when the last superblock was written */
+    drip_log_closed_t closed;
+    drip_log_config_t config;
+    drip_record_header_t header; /* being appended, or scanned */
+    drip_record_gap_t gap;       /* what is missing since the last GAP record */
+    drip_superblock_t super;     /* as on the card, or as it will be */
+    drip_volume_place_t place;
+    drip_stream_t streams[DRIP_MAX_STREAMS];
     union {
         uint8_t bytes[DRIP_BLOCK_BYTES];
         drip_superblock_t super;

@@ -22,19 +22,6 @@ enum { DRIP_SLOT_NONE = -1, DRIP_SLOT_MAX_ATTEMPTS = 3 /* trials before a model 
  * drip_slot_info tell. */
 typedef struct {
     const drip_port_t *port;
-    drip_slot_entry_t entry[2]; /* newest per slot; magic 0 = none */
-    drip_slot_entry_t draft;    /* being written */
-    drip_config_entry_t config; /* newest settings; magic 0 = none */
-    drip_config_entry_t config_draft;
-    uint32_t generation; /* highest in the journal */
-    uint32_t offset;     /* bytes of the upload or trial in the slot */
-    uint32_t checked;    /* bytes of the upload that `crc` covers */
-    uint32_t crc;
-    uint32_t free_at; /* in `area`: where the next entry goes */
-    uint32_t write_at;
-    const uint8_t *chunk;
-    uint32_t chunk_bytes;
-    int32_t result;
     int8_t active;      /* slot whose model runs, or DRIP_SLOT_NONE */
     int8_t confirmed;   /* slot that boots, or DRIP_SLOT_NONE */
     int8_t target;      /* slot of an upload or trial, or DRIP_SLOT_NONE */
@@ -47,7 +34,20 @@ typedef struct {
     uint8_t beginning;  /* a slot is being made ready for an upload */
     uint8_t is_stale;   /* a reset interrupted the upload: BEGIN must come first */
     uint8_t reserved[1];
-    uint8_t tail[16]; /* end of the last chunk, padded to what flash takes */
+    uint32_t generation; /* highest in the journal */
+    uint32_t offset;     /* bytes of the upload or trial in the slot */
+    uint32_t checked;    /* bytes of the upload that `crc` covers */
+    uint32_t crc;
+    uint32_t free_at; /* in `area`: where the next entry goes */
+    uint32_t write_at;
+    const uint8_t *chunk;
+    uint32_t chunk_bytes;
+    int32_t result;
+    uint8_t tail[16];           /* end of the last chunk, padded to what flash takes */
+    drip_slot_entry_t entry[2]; /* newest per slot; magic 0 = none */
+    drip_slot_entry_t draft;    /* being written */
+    drip_config_entry_t config; /* newest settings; magic 0 = none */
+    drip_config_entry_t config_draft;
 } drip_slot_t;
 
 /* Reads the journal and opens the newest CONFIRMED model that this build can run: with a blob that

@@ -21,11 +21,26 @@ typedef struct {
 /* A search. Members are private but for the result. */
 typedef struct {
     const drip_port_t *port;
-    uint8_t *block;            /* lent: what was read last */
-    uint32_t first_block;      /* result: where the log lies */
-    uint32_t blocks;           /* result: its size; 0 = to the end of the card */
-    drip_volume_place_t place; /* result: to be kept; zeros when there is no volume */
-    uint32_t loaded;           /* number of `block` */
+    uint8_t *block; /* lent: what was read last */
+    uint8_t stage;
+    uint8_t reading;
+    uint8_t kind;
+    uint8_t cluster_shift; /* blocks per cluster */
+    uint8_t partition;
+    uint8_t seen;    /* a volume was found */
+    uint8_t file;    /* number of the file that is looked for */
+    uint8_t chained; /* some file needs its chain compared */
+    uint8_t ragged;  /* the file before ends inside a cluster */
+    uint8_t walking;
+    uint8_t set_left;
+    uint8_t set_at;
+    uint8_t set_match;
+    uint8_t set_chained;
+    uint16_t set_sum; /* exFAT: checksum of an entry set, as stored and as computed */
+    uint16_t set_computed;
+    uint32_t first_block; /* result: where the log lies */
+    uint32_t blocks;      /* result: its size; 0 = to the end of the card */
+    uint32_t loaded;      /* number of `block` */
     uint32_t card_blocks;
     uint32_t start;    /* of the volume */
     uint32_t fat;      /* first block of the active table */
@@ -45,22 +60,7 @@ typedef struct {
     uint32_t check;
     uint32_t walk; /* cluster whose entry is compared next */
     uint32_t walk_end;
-    uint16_t set_sum; /* exFAT: checksum of an entry set, as stored and as computed */
-    uint16_t set_computed;
-    uint8_t set_left;
-    uint8_t set_at;
-    uint8_t set_match;
-    uint8_t set_chained;
-    uint8_t kind;
-    uint8_t cluster_shift; /* blocks per cluster */
-    uint8_t partition;
-    uint8_t seen;    /* a volume was found */
-    uint8_t file;    /* number of the file that is looked for */
-    uint8_t chained; /* some file needs its chain compared */
-    uint8_t ragged;  /* the file before ends inside a cluster */
-    uint8_t walking;
-    uint8_t stage;
-    uint8_t reading;
+    drip_volume_place_t place; /* result: to be kept; zeros when there is no volume */
 } drip_volume_t;
 
 /* Starts a search on the card of `port`.
