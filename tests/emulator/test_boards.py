@@ -6,10 +6,13 @@ Natively and in QEMU a few frames are fast; the rest is slow.
 from __future__ import annotations
 
 import random
+import struct
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import boards
+import numpy as np
 import pytest
 
 from drip import wire
@@ -19,9 +22,12 @@ from drip.data import digits
 from drip.deploy import deploy
 from drip.device import Kind, connect, open_transport
 from drip.device.parity import compare, score_frames
-from drip.errors import DripError
+from drip.errors import DeviceError, DripError, ModelError
 from drip.store import Store
 from drip.sync import sync_device
+
+sys.path.insert(0, str(boards.ROOT / "tests" / "core"))
+from nets import fix_crc, head_net
 
 SLOW = pytest.mark.slow
 
@@ -89,6 +95,30 @@ def test_the_other_boards(name: str, tmp_path: Path) -> None:
         assert compare(client, list(frames), results, boards.MODEL.read_bytes()) == []
         client.sync_log()
     assert boards.payloads(card) == [frame.tobytes() for frame in frames]
+
+
+@SLOW
+def test_the_image_for_its_own_model_alone(tmp_path: Path) -> None:
+    """It scores as the core does, and refuses models that need what was left out."""
+    boards.needs(Kind.QEMU)
+    frames = digits().x[:20]
+    image = boards.firmware(f"{boards.BOARD}_own")
+    _, hidden = head_net(np.random.default_rng(0), hidden=7)
+    with boards.in_qemu(firmware=image) as board, connect(board.url) as client:
+        before = client.device
+        assert before.op_bitmap == wire.BlobHeader.unpack(boards.MODEL.read_bytes()).op_bitmap
+        results = score_frames(client, list(frames))
+        assert compare(client, list(frames), results, boards.MODEL.read_bytes()) == []
+        assert wire.BlobHeader.unpack(hidden).op_bitmap & ~before.op_bitmap == 0
+        with pytest.raises(DeviceError) as refused:
+            deploy(client, hidden)
+        assert refused.value.code == wire.Err.UNSUPPORTED
+        other = bytearray(hidden)
+        struct.pack_into("<Q", other, wire.BlobHeader.OFFSETS["op_bitmap"], 1 << wire.Op.SOFTMAX)
+        with pytest.raises(ModelError, match="SOFTMAX"):
+            deploy(client, fix_crc(other))
+        assert client.hello().model_id == before.model_id
+        assert compare(client, list(frames), results, boards.MODEL.read_bytes()) == []
 
 
 def test_500_frames(kind: Kind, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ env = env  # type: ignore[name-defined]  # noqa: F821
 
 ROOT = Path(env.subst("$PROJECT_DIR"))
 # Of the blob: docs/SPEC.md.
-SECTION_COUNT_AT, FRONTEND = 28, 10
+SECTION_COUNT_AT, CAM_HEAD_AT, FRONTEND, HIDDEN_HEAD = 28, 82, 10, 2
 # Speed counts where every weight of a model or every byte of the line passes.
 FAST = ("_dsp.c", "/bytes.c", "/cam_map.c", "/spi.c", "/uart.c", "/memory.c")
 
@@ -27,10 +27,10 @@ def refuse(message, hint):
 
 
 def choose_speed(env, node):
-    """Compile what is not in FAST with -Os."""
+    """Compile what is not in FAST with -Os, and no branch twice to save a jump."""
     if any(part in node.srcnode().get_path().replace("\\", "/") for part in FAST):
         return node
-    return env.Object(node, CCFLAGS=[*env["CCFLAGS"], "-Os"])
+    return env.Object(node, CCFLAGS=[*env["CCFLAGS"], "-Os", "-fno-thread-jumps"])
 
 
 def read_option(name, default):
@@ -50,6 +50,8 @@ def add_model(model):
     if read_option("operators", "all") == "model":
         (operators,) = struct.unpack_from("<Q", header, 16)
         env.Append(CPPDEFINES=[("DRIP_OPS", f"{operators}ull")])
+        (head,) = struct.unpack_from("<H", header, CAM_HEAD_AT)
+        env.Append(CPPDEFINES=[("DRIP_HIDDEN_HEADS", int(head == HIDDEN_HEAD))])
     # These boards have no microphone: 2 KiB less where the image's own model does not hear.
     content = model.read_bytes()
     (sections,) = struct.unpack_from("<H", content, SECTION_COUNT_AT)

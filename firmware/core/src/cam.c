@@ -53,7 +53,7 @@ static int pair_fits(const drip_cam_t *cam, int a, int b)
     uint32_t total = 0;
     for (uint32_t k = 0; k < head->channels; k++) {
         const uint32_t bound =
-            head->head == DRIP_CAM_DIRECT ? direct_bound(cam, a, b, k) : hidden_bound(cam, a, b, k);
+            cam_hidden(cam) == 0 ? direct_bound(cam, a, b, k) : hidden_bound(cam, a, b, k);
         total += bound;
         if (bound > INT16_MAX || total > INT32_MAX)
             return 0;
@@ -73,7 +73,7 @@ static int sums_fit(const drip_cam_t *cam)
 /* Units of the layer below hidden layer n. */
 uint32_t drip_cam_units_below(const drip_cam_t *cam, uint32_t n)
 {
-    return n + 1u < cam->head->uppers ? cam->uppers[n + 1u].units : cam->head->hidden;
+    return n + 1u < cam_uppers(cam) ? cam->uppers[n + 1u].units : cam_hidden(cam);
 }
 
 /* Largest magnitude, under any activation masks, of what the uppers hand down to a unit of the lowest
@@ -139,8 +139,9 @@ static int head_matches(const drip_nn_t *nn, const drip_blob_cam_t *head)
         return 0;
     if (head->head == DRIP_CAM_DIRECT)
         return head->hidden == 0 && head->uppers == 0;
-    return head->uppers <= DRIP_MAX_CAM_UPPERS && head->head == DRIP_CAM_HIDDEN &&
-           head->hidden > 0 && head->hidden_tensor < nn->tensor_count &&
+    return DRIP_HIDDEN_HEADS && head->uppers <= DRIP_MAX_CAM_UPPERS &&
+           head->head == DRIP_CAM_HIDDEN && head->hidden > 0 &&
+           head->hidden_tensor < nn->tensor_count &&
            nn->tensors[head->hidden_tensor].size == head->hidden;
 }
 
@@ -157,37 +158,38 @@ int drip_cam_open(drip_cam_t *cam, const drip_nn_t *nn)
 {
     if (nn->header.cam_head == DRIP_CAM_NONE)
         return DRIP_ERR_NO_CAM;
+    if (nn->header.cam_head == DRIP_CAM_HIDDEN && !DRIP_HIDDEN_HEADS)
+        return DRIP_ERR_UNSUPPORTED;
     const drip_blob_section_t *section = drip_nn_section(nn, DRIP_SECTION_CAM, 0);
     if (section == NULL || section->size < sizeof(drip_blob_cam_t))
         return DRIP_ERR_CORRUPT;
     const drip_blob_cam_t *head = (const void *)(nn->blob + section->offset);
     if (!head_matches(nn, head))
         return DRIP_ERR_CORRUPT;
-    const int direct = head->head == DRIP_CAM_DIRECT;
-    const uint32_t layers = head->uppers * (uint32_t)sizeof *cam->uppers;
+    cam->nn = nn;
+    cam->head = head;
+    const uint32_t hidden = cam_hidden(cam), uppers = cam_uppers(cam);
+    const uint32_t layers = uppers * (uint32_t)sizeof *cam->uppers;
     uint32_t space = section->size - (uint32_t)sizeof *head;
     if (layers > space)
         return DRIP_ERR_CORRUPT;
     space -= layers;
-    cam->nn = nn;
-    cam->head = head;
     cam->uppers = (const drip_blob_cam_layer_t *)(head + 1);
-    if (!uppers_match(nn, cam->uppers, head->uppers))
+    if (!uppers_match(nn, cam->uppers, uppers))
         return DRIP_ERR_CORRUPT;
-    const uint32_t rows = direct ? head->classes : (head->hidden + 1u) & ~1u;
+    const uint32_t rows = hidden == 0 ? head->classes : (hidden + 1u) & ~1u;
     const uint32_t entries = rows * head->channels;
-    const uint32_t units = head->uppers > 0 ? cam->uppers[0].units : head->hidden;
-    const uint32_t dense = direct ? 0 : (uint32_t)head->classes * units;
+    const uint32_t units = uppers > 0 ? cam->uppers[0].units : hidden;
+    const uint32_t dense = head->classes * units;
     uint64_t matrices = 0;
-    for (uint32_t n = 0; n < head->uppers; n++)
+    for (uint32_t n = 0; n < uppers; n++)
         matrices += (uint64_t)cam->uppers[n].units * drip_cam_units_below(cam, n);
     if (entries > space / 2u || dense > space - 2u * entries ||
         matrices > space - 2u * entries - dense)
         return DRIP_ERR_CORRUPT;
-    cam->table = (const int16_t *)(cam->uppers + head->uppers);
+    cam->table = (const int16_t *)(cam->uppers + uppers);
     cam->dense = (const int8_t *)(cam->table + entries);
     cam->matrices = cam->dense + dense;
     cam->zero_point = nn->tensors[nn->header.features_tensor].zero_point;
-    return (head->uppers > 0 ? magnitudes_fit(cam) : sums_fit(cam)) ? DRIP_ERR_OK
-                                                                    : DRIP_ERR_CORRUPT;
+    return (uppers > 0 ? magnitudes_fit(cam) : sums_fit(cam)) ? DRIP_ERR_OK : DRIP_ERR_CORRUPT;
 }

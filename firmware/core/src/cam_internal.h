@@ -5,6 +5,22 @@
 
 #include "drip/cam.h"
 
+/* 0 leaves heads with hidden layers out of an image whose model has none: 2 KiB. */
+#ifndef DRIP_HIDDEN_HEADS
+#define DRIP_HIDDEN_HEADS 1
+#endif
+
+/* Units of the lowest hidden layer, and the layers above it; 0 without hidden layers. */
+static inline uint32_t cam_hidden(const drip_cam_t *cam)
+{
+    return DRIP_HIDDEN_HEADS ? cam->head->hidden : 0u;
+}
+
+static inline uint32_t cam_uppers(const drip_cam_t *cam)
+{
+    return DRIP_HIDDEN_HEADS ? cam->head->uppers : 0u;
+}
+
 /* Units of the layer below upper hidden layer n. */
 uint32_t drip_cam_units_below(const drip_cam_t *cam, uint32_t n);
 

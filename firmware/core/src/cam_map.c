@@ -8,7 +8,7 @@
 /* Pairs of units, and a place for the end of the list. */
 static uint32_t most_units(const drip_cam_t *cam)
 {
-    return cam->head->hidden != 0 ? (cam->head->hidden + 1u) / 2u + 1u : 0;
+    return cam_hidden(cam) != 0 ? (cam_hidden(cam) + 1u) / 2u + 1u : 0;
 }
 
 static int16_t *weights_of(const drip_cam_t *cam, void *scratch)
@@ -19,8 +19,8 @@ static int16_t *weights_of(const drip_cam_t *cam, void *scratch)
 /* Entries of each of the two rows that pass weights down the uppers. */
 static uint32_t row_entries(const drip_cam_t *cam)
 {
-    uint32_t most = cam->head->uppers > 0 ? cam->head->hidden + 1u : 0;
-    for (uint32_t n = 0; n < cam->head->uppers; n++)
+    uint32_t most = cam_uppers(cam) > 0 ? cam_hidden(cam) + 1u : 0;
+    for (uint32_t n = 0; n < cam_uppers(cam); n++)
         most = cam->uppers[n].units + 1u > most ? cam->uppers[n].units + 1u : most;
     return most & ~1u;
 }
@@ -247,7 +247,7 @@ static void set_hidden(const drip_cam_t *cam, int c, drip_cam_units_t *units, in
 
 static void set_class(const drip_cam_t *cam, int c, void *scratch, int minus)
 {
-    if (cam->head->head == DRIP_CAM_DIRECT)
+    if (cam_hidden(cam) == 0)
         set_direct(cam, c, weights_of(cam, scratch), minus);
     else
         set_hidden(cam, c, scratch, minus);
