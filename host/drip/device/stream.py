@@ -89,6 +89,7 @@ class LogStream:
         self._loss = 0.0
         self._round_s: float | None = None
         self._heard_s = exchange.clock()
+        self._garbled = exchange.garbled
         exchange.on_answer = self._take
 
     def close(self) -> None:
@@ -218,6 +219,10 @@ class LogStream:
 
     def _ask_again(self) -> None:
         """Nothing comes: give up what was asked for and start over with what is missing."""
+        garbled, self._garbled = self._garbled, self._exchange.garbled
+        if self._garbled != garbled:
+            # Something came: chunks are lost, also where no later one shows the gap.
+            self._count_lost(1)
         for asked in self._asked:
             self._want(asked.next, asked.end)
         self._asked.clear()
@@ -260,11 +265,13 @@ class LogStream:
 
     def _lose(self, asked: _Asked, end: int) -> None:
         if end > asked.next:
-            lost = -(-(end - asked.next) // asked.chunk)
-            self.chunks_lost += lost
-            for _ in range(min(lost, _LOSS_MEMORY)):
-                self._loss += (1 - self._loss) / _LOSS_MEMORY
+            self._count_lost(-(-(end - asked.next) // asked.chunk))
             self._want(asked.next, end)
+
+    def _count_lost(self, chunks: int) -> None:
+        self.chunks_lost += chunks
+        for _ in range(min(chunks, _LOSS_MEMORY)):
+            self._loss += (1 - self._loss) / _LOSS_MEMORY
 
     def _store(self, position: int, data: bytes) -> None:
         if position + len(data) <= self._position:
