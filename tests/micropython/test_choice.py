@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 
 import pytest
-from interpreters import ROOT, execute
+from interpreters import ROOT, build, execute
+
+from drip import micropython
+from drip.errors import UsageError
 
 PACKAGE = ROOT / "firmware" / "micropython"
 
@@ -76,9 +80,46 @@ def test_the_list_for_mip_names_what_is_built(name):
 
 
 def test_every_architecture_is_listed_for_mip():
-    import build
-
     listed = dict(json.loads((PACKAGE / "package.json").read_text())["urls"])
     for arch in build.COMPILERS:
         assert listed[f"drip/native_{arch}.mpy"] == f"{arch}_6.3/native_{arch}.mpy"
     assert {Path(name).suffix for name in listed} == {".py", ".mpy"}
+
+
+_CHOICES = """
+import json, drip
+class Fake:
+    name = "micropython"
+out = []
+for version in ((1, 23, 0), (1, 24, 0), (2, 0, 0)):
+    for abi in (6 | 2 << 8, 6 | 3 << 8, 7 | 3 << 8):
+        for index in range(14):
+            fake = Fake()
+            fake.version, fake._mpy = version, index << 10 | abi
+            reason = drip._explain(fake)
+            names = [] if reason else drip._candidates(drip._ARCHITECTURES[index])
+            out.append([version, fake._mpy, [name for name in names if name in drip._BUILT]])
+print(json.dumps(out))
+"""
+
+
+def test_board_and_host_choose_the_same_modules(library, tmp_path):
+    every = list(build.COMPILERS | build.UNVERIFIED)
+    for arch in every:
+        (tmp_path / f"{arch}_6.3").mkdir()
+    chosen = set()
+    for version, mpy, names in execute(library, _CHOICES):
+        board, found = micropython.Board(tuple(version), mpy), []
+        # Which does the host take, which when that one is missing, and so on.
+        for path in tmp_path.glob("*/*"):
+            path.unlink()
+        for arch in every:
+            (tmp_path / f"{arch}_6.3" / f"native_{arch}.mpy").touch()
+        with contextlib.suppress(UsageError):
+            while True:
+                path = micropython.choose(board, tmp_path)
+                found.append(path.stem.removeprefix("native_"))
+                path.unlink()
+        assert found == names, board
+        chosen.add(tuple(found))
+    assert len(chosen) == 7

@@ -4,6 +4,7 @@ The interpreter's source is Debian's source package, pinned by hash, fetched wit
 this machine's own apt is set up for. Everything lies in build/micropython and is made once.
 
 Usage: python tools/micropython/build.py [unix] [modules] [dist] [mps2_an386] [virt_rv32]
+       [wasm]
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ SOURCE = BUILD / "source"
 UNIX = SOURCE / "ports" / "unix" / "build-standard" / "micropython"
 MPY_CROSS = SOURCE / "mpy-cross" / "build" / "mpy-cross"
 DIST = BUILD / "dist"
+WASM = BUILD / "wasm"
 
 PACKAGE = "micropython"
 VERSION = "1.25.0+ds-1"
@@ -246,6 +248,28 @@ def emulated(board: str) -> Path:
     return image
 
 
+def wasm() -> Path:
+    """Fetch the interpreter for WebAssembly, pinned by hash, which node runs."""
+    need("npm", "nodejs npm")
+    WASM.mkdir(parents=True, exist_ok=True)
+    wanted = ROOT / "tests" / "micropython" / "wasm"
+    current = all(
+        (WASM / path.name).is_file() and (WASM / path.name).read_bytes() == path.read_bytes()
+        for path in wanted.iterdir()
+    )
+    if not (current and (WASM / "node_modules").is_dir()):
+        print("fetching MicroPython for WebAssembly")
+        for path in wanted.iterdir():
+            shutil.copy(path, WASM)
+        shutil.rmtree(WASM / "node_modules", ignore_errors=True)
+        run(
+            ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"],
+            BUILD / "wasm.log",
+            cwd=WASM,
+        )
+    return WASM / "run.mjs"
+
+
 # ---------------------------------------------------------------------- native modules
 
 
@@ -311,6 +335,7 @@ TARGETS: dict[str, Callable[[], object]] = {
     "dist": package,
     "mps2_an386": lambda: emulated("MPS2_AN386"),
     "virt_rv32": lambda: emulated("VIRT_RV32"),
+    "wasm": wasm,
 }
 
 
