@@ -63,9 +63,14 @@ class Emulated:
         self.url = _read_pty(process)
         assert self.url, "QEMU does not start"
         self._line = os.open(self.url, os.O_RDWR | os.O_NOCTTY)
+        self.reopen()
+        if size:
+            self.repl.run(_MOUNT.format(rom=machine.rom, size=size))
+
+    def reopen(self) -> None:
+        """Come to the prompt of raw mode, whatever was done on the line."""
         tty.setraw(self._line)
         self.repl = RawRepl(self._line)
-        self.repl.run(_MOUNT.format(rom=machine.rom, size=size))
 
     def close(self) -> None:
         """Cut its power."""
@@ -119,7 +124,7 @@ def emulate(
 
     Args:
         machine: Which.
-        image: Its files, see board_files.
+        image: Its files, see board_files; empty: none.
         folder: Where QEMU runs: what a program in it opens by semihosting lies there.
         options: More of QEMU's.
     """
@@ -128,10 +133,11 @@ def emulate(
         pytest.skip(f"no MicroPython for {machine.name}: {HOW}")
     if shutil.which(machine.emulator) is None:
         pytest.skip(f"{machine.emulator} is missing: apt install qemu-system-arm qemu-system-misc")
-    (folder / "rom.img").write_bytes(image)
+    if image:
+        (folder / "rom.img").write_bytes(image)
+        options += ("-device", f"loader,file=rom.img,addr={machine.rom:#x},force-raw=on")
     command = [machine.emulator, "-machine", machine.name, *machine.options, *options]
     command += ["-display", "none", "-monitor", "none", "-semihosting", "-serial", "pty"]
-    command += ["-device", f"loader,file=rom.img,addr={machine.rom:#x},force-raw=on"]
     command += ["-kernel", str(interpreter)]
     process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE)
     board = None

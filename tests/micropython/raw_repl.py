@@ -16,8 +16,8 @@ class RawRepl:
 
     def __init__(self, line: int) -> None:
         self._line = line
-        # A prompt that came before the line was opened may be lost: ask for another.
-        self._send(b"\r")
+        # Out of raw mode, and to a prompt of which nothing was read yet.
+        self._send(b"\x02\r")
         self._until(b">>> ")
         self._send(b"\r\x01")
         self._until(b"CTRL-B to exit\r\n>")

@@ -231,19 +231,26 @@ def emulated(board: str) -> Path:
     """Build the interpreter for a machine of QEMU: MPS2_AN386 (Cortex-M4F) or VIRT_RV32."""
     mpy_cross()
     image = BUILD / board.lower() / "firmware.elf"
-    ours = max((path.stat().st_mtime for path in (HERE / "boards" / board).glob("*")), default=0.0)
+    folder = HERE / "boards" / board
+    ours = max((path.stat().st_mtime for path in folder.rglob("*")), default=0.0)
     if image.is_file() and image.stat().st_mtime > ours:
         return image
     print(f"building MicroPython for {board}")
-    options = [f"BOARD={board}", f"BUILD={image.parent}", "FROZEN_MANIFEST="]
+    options = [f"BOARD={board}", f"BUILD={image.parent}"]
     options += ["MICROPY_HEAP_SIZE=1048576"]
     if board == "VIRT_RV32":
         need(*COMPILERS["rv32imc"])
         # Debian's assembler knows the CSR instructions only under the older specification.
-        options += ["AFLAGS=-misa-spec=2.2 -mabi=ilp32 -march=rv32imac", "RV32_ARCH=rv32imac"]
+        options += [
+            "FROZEN_MANIFEST=",
+            "AFLAGS=-misa-spec=2.2 -mabi=ilp32 -march=rv32imac",
+            "RV32_ARCH=rv32imac",
+        ]
     else:
         need(*COMPILERS["armv7emsp"])
-        options += [f"BOARD_DIR={HERE / 'boards' / board}"]
+        options += [f"BOARD_DIR={folder}", f"FROZEN_MANIFEST={folder / 'manifest.py'}"]
+        # Freezing asks for a folder of libraries with a README.md, which Debian leaves out.
+        options += [f"MPY_LIB_DIR={HERE}"]
     make("-C", SOURCE / "ports" / "qemu", *options, log=board.lower())
     return image
 
@@ -318,15 +325,15 @@ def python_part(folder: Path) -> None:
     (folder.parent / "mpy.log").unlink()
 
 
-def package(archs: Sequence[str] = tuple(COMPILERS)) -> Path:
-    """Assemble what a board gets: build/micropython/dist/drip, and one folder per architecture."""
-    shutil.rmtree(DIST, ignore_errors=True)
-    python_part(DIST / "drip")
+def package(archs: Sequence[str] = tuple(COMPILERS), folder: Path = DIST) -> Path:
+    """Assemble what a board gets: the folder drip, and one folder per architecture."""
+    shutil.rmtree(folder, ignore_errors=True)
+    python_part(folder / "drip")
     for arch in archs:
-        (DIST / f"{arch}_6.3").mkdir()
-        shutil.copy(module(arch), DIST / f"{arch}_6.3")
-    shutil.copy(MODULE / "package.json", DIST)
-    return DIST
+        (folder / f"{arch}_6.3").mkdir()
+        shutil.copy(module(arch), folder / f"{arch}_6.3")
+    shutil.copy(MODULE / "package.json", folder)
+    return folder
 
 
 TARGETS: dict[str, Callable[[], object]] = {

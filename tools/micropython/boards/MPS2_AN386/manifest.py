@@ -1,0 +1,1 @@
+freeze("modules")  # noqa: F821 - MicroPython's build defines it
