@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -36,7 +37,13 @@ def _declarations(headers: list[Path], include: list[Path], folder: Path) -> str
     return re.sub(r"\b_Static_assert\s*\(.*?\)\s*;", "", text, flags=re.DOTALL)
 
 
-def load(name: str, sources: list[Path], headers: list[Path], folder: Path) -> ModuleType:
+def load(
+    name: str,
+    sources: list[Path],
+    headers: list[Path],
+    folder: Path,
+    objects: Sequence[Path] = (),
+) -> ModuleType:
     """Compile `sources` into a module that offers what `headers` declare.
 
     Args:
@@ -44,6 +51,7 @@ def load(name: str, sources: list[Path], headers: list[Path], folder: Path) -> M
         sources: C files.
         headers: What Python sees; their folders are searched for includes.
         folder: Takes what is built.
+        objects: Linked, too.
     """
     cffi = pytest.importorskip("cffi", reason="cffi is missing: pip install cffi")
     if os.name == "nt" or shutil.which(os.environ.get("CC", "cc").split()[0]) is None:
@@ -56,6 +64,7 @@ def load(name: str, sources: list[Path], headers: list[Path], folder: Path) -> M
         "".join(f'#include "{header.name}"\n' for header in headers),
         sources=[str(path) for path in (*sources, *DECLARED)],
         include_dirs=[str(path) for path in include],
+        extra_objects=[str(path) for path in objects],
         extra_compile_args=[*FLAGS, *CHECKS, *ADDRESS],
         extra_link_args=[*CHECKS, *ADDRESS],
     )

@@ -19,12 +19,16 @@ BASE = compile_model((ROOT / "models" / "digits" / "model.tflite").read_bytes())
 SLOT_BYTES = -(-len(BASE) // 16) * 16 + 64
 
 
-def make_blob(number: int) -> bytes:
+def blob_named(base: bytes, number: int) -> bytes:
     """Return a model that differs from others by its id (and CRC)."""
-    blob = bytearray(BASE)
+    blob = bytearray(base)
     blob[64:80] = bytes([number]) * 16
     blob[12:16] = struct.pack("<I", zlib.crc32(bytes(blob[16:])))
     return bytes(blob)
+
+
+def make_blob(number: int) -> bytes:
+    return blob_named(BASE, number)
 
 
 def model_id(number: int) -> bytes:
