@@ -12,7 +12,7 @@ import struct
 from dataclasses import dataclass
 from typing import ClassVar
 
-SCHEMA_HASH = 0xc74b2174
+SCHEMA_HASH = 0xb8e23d9c
 PROTOCOL = 1
 
 BLOB_MAGIC = 0x50495244  # 'DRIP' little-endian: first word of a model blob
@@ -398,7 +398,7 @@ class Superblock:
     next_seq: int = 0  # reserved: sequence numbers below this may be used up, those above are free
     boot_id: int = 0  # counts boots
     flags: int = 0  # 0
-    scratch: bytes = bytes(128)  # 0; a device may use the place in its memory
+    scratch: bytes = bytes(128)  # the device's own: what a full log takes (Eviction); 0 = everything
     data_block: int = 0  # first block of the segments, from the region's first
     region_blocks: int = 0  # blocks of the region
     volume_serial: int = 0  # of the FAT volume that the log lies in; 0 = none

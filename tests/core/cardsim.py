@@ -15,6 +15,7 @@ from drip import wire
 
 BLOCK = wire.BLOCK_BYTES
 OK = int(wire.Err.OK)
+REFUSED = int(lib.DRIP_LOG_REFUSED)
 BUSY = int(wire.Err.BUSY)
 
 
@@ -201,10 +202,12 @@ class Log:
         return lib.drip_log_append(self.log, header, buffer), header.seq, buffer
 
     def append(self, payload: bytes, **fields: object) -> int:
-        """Append and return the sequence number, or the error (negative)."""
+        """Append and return the sequence number, 0 when it is refused, or the error (negative)."""
         result, seq, keep = self.start_append(payload, **fields)
         self.drive()
         del keep
+        if result == REFUSED:
+            return 0
         return seq if result == OK else result
 
     def sync(self) -> int:

@@ -51,6 +51,8 @@ typedef struct {
     uint32_t acked;
     uint32_t sure;
     uint64_t token;
+    uint64_t refused; /* frames of the workload */
+    int flat;         /* all rank alike: none is refused, and what GAP records count was on the card */
 } promise_t;
 
 typedef struct {
@@ -67,7 +69,9 @@ static uint64_t cuts_with_loss;
 static uint64_t cuts_untold; /* of these, nothing on the card says that something is missing */
 static uint64_t untold;
 static uint64_t evictions;
+static uint64_t refused; /* frames that rank too low, never given */
 static uint32_t recovery_evicts; /* since the cut */
+static uint32_t recovery_refused;
 static int may_repeat;
 static drip_log_t the_log;
 
@@ -294,6 +298,7 @@ static void check(drip_log_t *log, promise_t *promise, uint32_t at, uint32_t dur
     uint32_t acked = (uint32_t)(drip_log_acked(log) / bytes);
     uint64_t evicted = look_at_all(log, promise, at, 0);
     uint64_t missing = 0;
+    uint64_t absent = promise->refused + recovery_refused;
     uint32_t i;
 
     if (count == 0) {
@@ -302,6 +307,7 @@ static void check(drip_log_t *log, promise_t *promise, uint32_t at, uint32_t dur
     for (i = 0; i < promise->count; i++) {
         const given_t *given = &promise->given[i];
 
+        absent += !given->seen && given->given_at <= at;
         if (given->seen || given->durable_at > durable) {
             continue;
         }
@@ -321,6 +327,8 @@ static void check(drip_log_t *log, promise_t *promise, uint32_t at, uint32_t dur
         MUST(segment_at(given, at) < promise->acked_at[at],
              "record %u is overwritten, never acknowledged", (unsigned)given->seq);
     }
+    MUST(evicted <= absent || count > 0, "%u records were evicted, and the card speaks of %u", (unsigned)absent,
+         (unsigned)evicted);
     /* Acknowledged segments take their GAP records with them. */
     MUST(missing <= evicted || promise->acked_at[at] > 0 || count > 0,
          "%u records were evicted silently", (unsigned)(missing - evicted));
@@ -357,9 +365,11 @@ static void note_acked(const drip_log_t *log, promise_t *promise, uint32_t writt
     promise->sure_at[promise->noted] = promise->sure;
 }
 
-static void append(drip_log_t *log, promise_t *promise, uint32_t size, sim_card_t *card)
+/* Returns 1 when the log has taken it, 0 when it ranks too low. */
+static int append(drip_log_t *log, promise_t *promise, uint32_t size, sim_card_t *card)
 {
-    uint16_t percentile = (uint16_t)((uint32_t)(promise->token * 40503u) & 0xffff);
+    uint16_t percentile =
+        promise->flat ? 30000 : (uint16_t)((uint32_t)(promise->token * 40503u) & 0xffff);
     uint32_t token = (uint32_t)++promise->token;
     uint32_t at = card->written;
     int64_t seq = sim_append(log, token, size, percentile, token % 3);
@@ -371,8 +381,13 @@ static void append(drip_log_t *log, promise_t *promise, uint32_t size, sim_card_
         }
         seq = sim_append(log, token, size, percentile, token % 3);
     }
+    if (seq == 0 && evicts(log)) {
+        refused++;
+        return 0;
+    }
     MUST(seq > 0, "append: %d", (int)seq);
     give(promise, (uint64_t)seq, token, size, at);
+    return 1;
 }
 
 /* Mounts the card after a cut, checks, goes on recording, checks again, twice. */
@@ -381,21 +396,27 @@ static void recover(sim_card_t *card, promise_t *promise, const setup_t *setup, 
 {
     drip_log_t *log = &the_log;
     uint64_t lost;
+    uint64_t refused_before = refused;
+    uint32_t tries;
     uint32_t i;
 
     recovery_evicts = 0;
+    recovery_refused = 0;
     sim_mount(log, card, &setup->config);
     MUST(log->card == DRIP_CARD_READY, "state %u after the mount", log->card);
     check(log, promise, at, durable, first, count);
     for (i = 0; i < 2; i++) {
-        append(log, promise, 300 + 100 * i, card);
+        for (tries = 0; !append(log, promise, 300 + 100 * i, card); tries++) {
+            MUST(tries < 100, "always refused");
+        }
         MUST(drip_log_sync(log) == DRIP_ERR_OK, "sync");
         sim_drive(log);
         MUST(drip_log_pending(log) == 0, "pending");
         promise->given[promise->count - 1].durable_at = 0;
         promise->given[promise->count - 1].given_at = 0;
     }
-    recovery_evicts = log->evicted;
+    recovery_refused = (uint32_t)(refused - refused_before);
+    recovery_evicts = log->evicted - recovery_refused;
     /* What it acknowledged to make room is acknowledged from now on. */
     i = promise->acked_at[at];
     if (promise->acked_at[at] < log->super.acked_segment) {
@@ -429,6 +450,7 @@ static void workload(sim_card_t *card, promise_t *promise, const setup_t *setup,
     uint32_t operations = evicting ? EVICTING_OPERATIONS : OPERATIONS;
     uint32_t ack = evicting && sim_below(chance, 4) > 0 ? 78 : 97;
     uint32_t before = 0;
+    uint64_t refused_before = refused;
     uint32_t i;
 
     sim_mount(log, card, &setup->config);
@@ -463,6 +485,8 @@ static void workload(sim_card_t *card, promise_t *promise, const setup_t *setup,
     note_acked(log, promise, card->written);
     note_durable(log, promise, before, card->written);
     evictions += log->evicted;
+    evictions -= refused - refused_before;
+    promise->refused = refused - refused_before;
 }
 
 static void tear(uint8_t *to, const uint8_t *now, uint32_t kind, uint64_t *chance)
@@ -620,6 +644,7 @@ static void run(enum model model, const char *name, uint64_t seed, int64_t only)
         setup.blocks = setup.segment_blocks * (3 + sim_below(&chance, 4)) + 2 * setup.unit_blocks;
     }
     promise->given = calloc(MAX_GIVEN, sizeof(given_t));
+    promise->flat = seed % 2 == 0;
     sim_card_init(&card, setup.blocks);
     sim_card_init(&cut, setup.blocks);
     cut.unreadable = calloc(setup.blocks, 1);
@@ -716,9 +741,9 @@ int main(int argc, char **argv)
         run((enum model)model, NAMES[model], seed, argc > 4 ? atoll(argv[4]) : -1);
     }
     free(index_of);
-    printf("%llu cuts, %llu records evicted, %llu lost in the unit that was cut; of %llu cuts with a "
+    printf("%llu cuts, %llu frames refused, %llu records evicted, %llu lost in the unit that was cut; of %llu cuts with a "
            "loss %llu say nothing of %llu records\n",
-           (unsigned long long)cuts_done, (unsigned long long)evictions,
+           (unsigned long long)cuts_done, (unsigned long long)refused, (unsigned long long)evictions,
            (unsigned long long)lost_in_unit, (unsigned long long)cuts_with_loss,
            (unsigned long long)cuts_untold, (unsigned long long)untold);
     return 0;

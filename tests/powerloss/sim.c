@@ -236,6 +236,9 @@ int64_t sim_append(drip_log_t *log, uint32_t token, uint32_t size, uint16_t perc
     }
     sim_drive(log);
     free(payload);
+    if (result == DRIP_LOG_REFUSED) {
+        return 0;
+    }
     return result < 0 ? result : (int64_t)header.seq;
 }
 

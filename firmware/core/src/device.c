@@ -214,6 +214,14 @@ static void append(drip_device_t *device)
     if (code == DRIP_ERR_BUSY) {
         return;
     }
+    if (code == DRIP_LOG_REFUSED) {
+        device->result.reason = 0;
+        device->result.drop = DRIP_DROP_SCORE;
+        device->result.threshold = drip_log_level(&device->log);
+        device->status.frames_dropped_policy++;
+        frame_done(device, STAGE_IDLE);
+        return;
+    }
     if (code < 0) {
         device->status.frames_dropped_card++;
         device->outcome = code;

@@ -66,11 +66,17 @@ static void note_gap(drip_log_t *log)
     }
 }
 
+/* Refused frames are told with the next eviction: a record for each few would cost more than it tells. */
+static int has_evicted(const drip_log_t *log)
+{
+    return log_evict_of(log)->pace > 0;
+}
+
 static int has_gap(const drip_log_t *log)
 {
     const drip_record_gap_t *gap = &log->gap;
 
-    return (gap->full | gap->card | gap->damaged | gap->evicted) != 0;
+    return (gap->full | gap->card | gap->damaged) != 0 || (gap->evicted != 0 && !has_evicted(log));
 }
 
 static uint32_t is_note(const drip_record_header_t *header)
@@ -85,7 +91,6 @@ static void start(drip_log_t *log, drip_record_header_t *header, const uint8_t *
     header->version = DRIP_RECORD_VERSION;
     header->header_bytes = DRIP_RECORD_HEADER_BYTES;
     header->seq = log->next_seq++;
-    header->boot_id = log->boot_id;
     log->header = *header;
     log->header.payload_crc = 0;
     log->payload = payload;
@@ -116,11 +121,18 @@ void drip_log_start_gap(drip_log_t *log, int wanted)
     header.time_us = log->gap.last_us;
     log->copy.gap = log->gap;
     memset(&log->gap, 0, sizeof(log->gap));
+    if (!wanted && has_evicted(log)) {
+        log->gap.evicted = log->copy.gap.evicted;
+        log->gap.first_us = log->copy.gap.first_us;
+        log->copy.gap.evicted = 0;
+    }
     start(log, &header, (const uint8_t *)&log->copy.gap);
 }
 
 int drip_log_append(drip_log_t *log, drip_record_header_t *header, const uint8_t *payload)
 {
+    int full;
+
     if (!drip_log_usable(log)) {
         return DRIP_ERR_NO_CARD;
     }
@@ -133,7 +145,18 @@ int drip_log_append(drip_log_t *log, drip_record_header_t *header, const uint8_t
             drip_log_segment_bytes(log)) {
         return DRIP_ERR_ARGUMENT;
     }
-    if (!fits(log, header) && !drip_log_can_open(log)) {
+    header->boot_id = log->boot_id;
+    full = !drip_log_can_open(log);
+    if (full && evicts(log)) {
+        if (log->task == TASK_SUPER || log->task == TASK_CHECKPOINT) {
+            return DRIP_ERR_BUSY; /* what counts refused frames is being written */
+        }
+        if (drip_log_turn_away(log, header)) {
+            note_gap(log);
+            return DRIP_LOG_REFUSED;
+        }
+    }
+    if (full && !fits(log, header)) {
         if (evicts(log)) {
             drip_log_evict(log, record_bytes(header));
             return DRIP_ERR_BUSY;
@@ -236,6 +259,7 @@ void drip_log_header_written(drip_log_t *log)
         log->evict_stage = EVICT_AGAIN;
         return;
     }
+    drip_log_take_all(log);
     drip_log_mark_durable(log, 1);
     log->append_stage = APPEND_COPY;
 }
@@ -291,6 +315,7 @@ static void append_end(drip_log_t *log)
     log->offset = drip_log_advance(log->offset, record_bytes(&log->header));
     log->records++;
     log->digest = drip_crc32(log->digest, &log->header.header_crc, sizeof(log->header.header_crc));
+    drip_log_count_taken(log);
     log->append_stage = APPEND_NONE;
     if (log->block_fill == 0) {
         drip_log_mark_durable(log, 0);

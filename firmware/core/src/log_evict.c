@@ -53,7 +53,7 @@ static void info(drip_log_t *log)
 {
     uint32_t free = drip_log_slot_free(log, log->next_segment) ? 1u : 0u;
 
-    memset(log->super.scratch, 0, sizeof(log->super.scratch));
+    drip_log_clear_work(log);
     log->scan_segment = log->next_segment + free - log->super.segment_count;
     if (drip_log_know_closed(log, log->scan_segment)) {
         know_victim(log);
@@ -150,6 +150,10 @@ static void walk(drip_log_t *log)
         log->evict_stage = EVICT_COPY;
     } else {
         log_evict(log)->dropped++;
+        if (log_kind_of(header) == DRIP_RECORD_KIND_FRAME) {
+            /* A segment holds less than 2^19 records. */
+            log_evict(log)->ranks += drip_log_rank(header) / 8;
+        }
         next(log);
     }
 }
@@ -256,7 +260,10 @@ static void end(drip_log_t *log)
     log->gap.damaged += evict->damaged;
     log->gap.evicted += evict->evicted + evict->dropped;
     log->evicted += evict->dropped;
-    memset(log->super.scratch, 0, sizeof(log->super.scratch));
+    if (log->open) {
+        drip_log_set_level(log);
+    }
+    drip_log_clear_work(log);
     log->tail_segment = log->scan_segment + 1;
     if (!log->open) {
         log->evict_stage = EVICT_INFO;

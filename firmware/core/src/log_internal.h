@@ -97,21 +97,32 @@ static inline int drip_log_usable(const drip_log_t *log)
 uint32_t drip_log_segment_block(const drip_log_t *log, uint32_t segment);
 uint32_t drip_log_segment_bytes(const drip_log_t *log);
 
-/* In the scratch of the superblock while a segment is evicted. */
+/* In the scratch of the superblock. The first four say what a full log takes, and stay with the card; the
+ * others are zeros but while a segment is evicted. */
 typedef struct {
-    uint8_t floor[64]; /* per class: quarter of the percentiles << 6 | frames of it to keep */
+    /* Per class: frames that the newest segment lacks; while its victim is read, quarter of the ranks << 6 |
+     * frames of it to keep. */
+    uint8_t floor[64];
+    uint16_t level;   /* mean rank of what was dropped of late */
+    uint16_t pace;    /* no rank from this on is refused; 0: there was room of late */
+    uint32_t refused; /* frames, since the newest segment was opened */
     uint32_t dropped;
+    uint32_t ranks; /* sum of theirs / 8 */
     uint32_t damaged;
-    uint32_t reserved[2];
-    drip_record_gap_t found; /* in the victim */
-    uint32_t full;           /* sums of these */
+    uint32_t full; /* sums of the GAP records in the victim */
     uint32_t card;
     uint32_t evicted;
+    drip_record_gap_t found; /* the last of these */
 } log_evict_t;
 
 static inline log_evict_t *log_evict(drip_log_t *log)
 {
     return (log_evict_t *)(void *)log->super.scratch;
+}
+
+static inline const log_evict_t *log_evict_of(const drip_log_t *log)
+{
+    return (const log_evict_t *)(const void *)log->super.scratch;
 }
 
 /* Fills in magic, version, size and CRC. */
@@ -225,6 +236,23 @@ static inline uint32_t log_kind_of(const drip_record_header_t *header)
 {
     return header->flags >> DRIP_RECORD_KIND_SHIFT;
 }
+
+/* What a frame is worth, 0..65535: its percentile; for one of the random share a draw in its place. */
+uint32_t drip_log_rank(const drip_record_header_t *header);
+
+/* In a log that had to evict: is a frame not worth its place? Counts it then. And counts the record in
+ * `header` that was taken. */
+int drip_log_turn_away(drip_log_t *log, const drip_record_header_t *header);
+void drip_log_count_taken(drip_log_t *log);
+
+/* Makes zeros of what only an eviction needs. */
+void drip_log_clear_work(drip_log_t *log);
+
+/* A victim is done with: what the next frames have to reach. */
+void drip_log_set_level(drip_log_t *log);
+
+/* A segment was opened without a victim: there is room again. */
+void drip_log_take_all(drip_log_t *log);
 
 /* Counts the record in `header` in the summary; from that, chooses what survives; does it? */
 void drip_log_summarise(drip_log_t *log);

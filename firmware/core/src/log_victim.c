@@ -1,19 +1,138 @@
 /* Which records of a segment survive when it is evicted, and what a mount finds when that was cut. */
 #include "drip/log.h"
 
+#include <stddef.h>
 #include <string.h>
 
 #include "drip/bytes.h"
 #include "log_internal.h"
 
 enum {
-    BUCKET_SHIFT = 10,  /* of a percentile in `bytes` of the summary */
-    QUARTER_SHIFT = 14, /* in `classes` */
-    BUCKET_COUNT = 64,
+    RANKS = 65536,
+    BUCKET_COUNT = 64, /* in `bytes`: the first is for all below the level */
+    QUARTER_SHIFT = 4, /* of a bucket, in `classes` */
+    PACE_MOST = 65535,
+    PACE_REFUSED = 4,
+    PACE_TAKEN = 255 * PACE_REFUSED, /* one of 256 is taken, however low they rank */
+    PACE_MOUNT = 64,                 /* not all of them may have been noted on the card */
     CLASS_MASK = 63,
     GAP_RECORD_BYTES = DRIP_RECORD_HEADER_BYTES + sizeof(drip_record_gap_t),
     SLACK_BYTES = 2 * DRIP_BLOCK_BYTES, /* ends of blocks and the GAP record around a mark */
 };
+
+_Static_assert(sizeof(log_evict_t) <= sizeof(((drip_superblock_t *)0)->scratch), "it lies there");
+
+uint16_t drip_log_level(const drip_log_t *log)
+{
+    const log_evict_t *evict = log_evict_of(log);
+    uint16_t most = evict->pace > PACE_REFUSED ? evict->pace : 0;
+
+    return evict->level < most ? evict->level : most;
+}
+
+uint32_t drip_log_rank(const drip_record_header_t *header)
+{
+    uint32_t crc;
+
+    if ((header->flags & DRIP_REASON_RANDOM_SHARE) == 0) {
+        return header->percentile;
+    }
+    /* What nobody can choose, and nothing else depends on: moment and boot. */
+    crc = drip_crc32(0, &header->time_us, sizeof(header->time_us));
+    return drip_crc32(crc, &header->boot_id, sizeof(header->boot_id)) >> 16;
+}
+
+enum { UNRANKED, DRAWN, SCORED };
+
+/* Frames of the random share count for no class: one that a floor keeps was not drawn for that. */
+static int how_ranked(const drip_record_header_t *header)
+{
+    uint32_t id[2];
+
+    memcpy(id, header->model_id, sizeof(id));
+    if (log_kind_of(header) != DRIP_RECORD_KIND_FRAME ||
+        (header->flags & DRIP_REASON_NO_MODEL) != 0) {
+        return UNRANKED;
+    }
+    if ((header->flags & DRIP_REASON_RANDOM_SHARE) != 0) {
+        return DRAWN;
+    }
+    return header->percentile > 0 || (id[0] | id[1]) != 0 ? SCORED : UNRANKED;
+}
+
+int drip_log_turn_away(drip_log_t *log, const drip_record_header_t *header)
+{
+    log_evict_t *evict = log_evict(log);
+    int ranked = how_ranked(header);
+
+    if (ranked == UNRANKED || drip_log_rank(header) >= drip_log_level(log)) {
+        return 0;
+    }
+    if (ranked == SCORED) {
+        if (evict->floor[header->class_1 & CLASS_MASK] > 0) {
+            return 0;
+        }
+        evict->pace = (uint16_t)(evict->pace - PACE_REFUSED);
+    }
+    log->evicted++;
+    evict->refused = ++log->gap.evicted;
+    return 1;
+}
+
+void drip_log_count_taken(drip_log_t *log)
+{
+    log_evict_t *evict = log_evict(log);
+    uint8_t *lacks = &evict->floor[log->header.class_1 & CLASS_MASK];
+    uint32_t pace = evict->pace + (uint32_t)PACE_TAKEN;
+
+    if (evict->pace == 0 || how_ranked(&log->header) != SCORED) {
+        return;
+    }
+    if (*lacks > 0) {
+        --*lacks;
+    } else {
+        evict->pace = (uint16_t)(pace < PACE_MOST ? pace : PACE_MOST);
+    }
+}
+
+void drip_log_set_level(drip_log_t *log)
+{
+    log_evict_t *evict = log_evict(log);
+    int32_t mean;
+    uint32_t c;
+
+    for (c = 0; c <= CLASS_MASK; c++) {
+        evict->floor[c] &= CLASS_MASK; /* what the victim did not have */
+    }
+    if (evict->pace == 0) {
+        evict->pace = PACE_MOST;
+    }
+    if (evict->dropped > 0) {
+        mean = (int32_t)(evict->ranks / evict->dropped * 8);
+        evict->level = (uint16_t)(evict->level + (mean - evict->level) / 4);
+    }
+    evict->refused = 0;
+}
+
+void drip_log_take_all(drip_log_t *log)
+{
+    memset(log->super.scratch, 0, sizeof(log->super.scratch));
+}
+
+void drip_log_clear_work(drip_log_t *log)
+{
+    log_evict_t *evict = log_evict(log);
+
+    memset(&evict->dropped, 0, sizeof(*evict) - offsetof(log_evict_t, dropped));
+}
+
+static uint32_t bucket_of(const drip_log_t *log)
+{
+    uint32_t level = drip_log_level(log);
+    uint32_t rank = drip_log_rank(&log->header);
+
+    return rank < level ? 0 : 1 + (rank - level) / ((RANKS - 1 - level) / (BUCKET_COUNT - 1) + 1);
+}
 
 /* Sets the floor of every class. Returns the number of frames that are kept for it at most. */
 static uint32_t choose_floors(drip_log_t *log)
@@ -56,20 +175,20 @@ void drip_log_choose(drip_log_t *log)
         room -= log->copy.summary.bytes[bucket--];
     }
     log->evict_bucket = (uint8_t)bucket;
-    log->evict_fill = room;
+    log->evict_fill = bucket > 0 ? room : 0; /* below the level nothing is worth a copy */
 }
 
 void drip_log_summarise(drip_log_t *log)
 {
     const drip_record_header_t *header = &log->header;
     drip_log_summary_t *summary = &log->copy.summary;
-    uint8_t *count =
-        &summary->classes[header->class_1 & CLASS_MASK][header->percentile >> QUARTER_SHIFT];
+    uint32_t bucket = bucket_of(log);
+    uint8_t *count = &summary->classes[header->class_1 & CLASS_MASK][bucket >> QUARTER_SHIFT];
     uint32_t size = log_size_of(header);
 
     if (log_kind_of(header) == DRIP_RECORD_KIND_FRAME) {
-        summary->bytes[header->percentile >> BUCKET_SHIFT] += size;
-        *count = (uint8_t)(*count + (*count < 255));
+        summary->bytes[bucket] += size;
+        *count = (uint8_t)(*count + (*count < 255 && how_ranked(header) == SCORED));
         log->evict_fill = size > log->evict_fill ? size : log->evict_fill;
     } else if (log_kind_of(header) != DRIP_RECORD_KIND_GAP) {
         summary->bytes[BUCKET_COUNT - 1] += size;
@@ -77,12 +196,12 @@ void drip_log_summarise(drip_log_t *log)
 }
 
 /* Is a frame one of those that its class keeps at least? */
-static int is_floor(drip_log_t *log)
+static int is_floor(drip_log_t *log, uint32_t quarter)
 {
     uint8_t *floor = &log_evict(log)->floor[log->header.class_1 & CLASS_MASK];
-    uint32_t quarter = log->header.percentile >> QUARTER_SHIFT;
 
-    if (log->config.class_floor == 0 || quarter < (uint32_t)*floor >> 6) {
+    if (log->config.class_floor == 0 || how_ranked(&log->header) != SCORED ||
+        quarter < (uint32_t)*floor >> 6) {
         return 0;
     }
     if (quarter > (uint32_t)*floor >> 6) {
@@ -98,13 +217,13 @@ static int is_floor(drip_log_t *log)
 int drip_log_survives(drip_log_t *log)
 {
     uint32_t size = log_size_of(&log->header);
-    uint32_t bucket = log->header.percentile >> BUCKET_SHIFT;
+    uint32_t bucket = bucket_of(log);
 
     if (log->evict_room < size) {
         return 0;
     }
-    if (log_kind_of(&log->header) != DRIP_RECORD_KIND_FRAME || is_floor(log) ||
-        bucket > log->evict_bucket) {
+    if (log_kind_of(&log->header) != DRIP_RECORD_KIND_FRAME ||
+        is_floor(log, bucket >> QUARTER_SHIFT) || bucket > log->evict_bucket) {
         return 1;
     }
     if (bucket < log->evict_bucket || log->evict_fill < size) {
@@ -115,7 +234,7 @@ int drip_log_survives(drip_log_t *log)
 }
 
 /* The newest segment took records over from a victim: was it finished before power failed? */
-void drip_log_settle_victim(drip_log_t *log)
+static void settle_segments(drip_log_t *log)
 {
     const drip_segment_header_t *head = &log->copy.head;
 
@@ -138,4 +257,20 @@ void drip_log_settle_victim(drip_log_t *log)
     log->offset = log->closed.bytes;
     log->unknown = log->closed.unknown;
     log->scan_seq = head->next_seq;
+}
+
+void drip_log_settle_victim(drip_log_t *log)
+{
+    log_evict_t *evict = log_evict(log);
+
+    settle_segments(log);
+    drip_log_clear_work(log);
+    /* What was refused before the newest segment was opened, the GAP record in that one has counted. */
+    if (log->super.next_segment == log->next_segment && log->gap.evicted < evict->refused) {
+        log->gap.evicted = evict->refused;
+    }
+    evict->refused = log->gap.evicted;
+    if (evict->pace > 0) {
+        evict->pace = (uint16_t)(evict->pace > PACE_MOUNT ? evict->pace - PACE_MOUNT : 1);
+    }
 }

@@ -40,7 +40,10 @@ typedef struct {
     uint8_t reserved[2];
 } drip_log_closed_t;
 
-/* What a segment holds that is to be evicted: bytes by percentile, frames by class and percentile. */
+/* drip_log_append: the frame is less important than what it would displace. */
+enum { DRIP_LOG_REFUSED = 1 };
+
+/* What a segment holds that is to be evicted: bytes by rank, frames by class and rank. */
 typedef struct {
     uint32_t bytes[64];
     uint8_t classes[64][4];
@@ -217,8 +220,10 @@ int drip_log_step(drip_log_t *log);
  * or refused before, a GAP record that says so follows.
  * In a log that is full, mode EVICT first answers BUSY while it makes room: it takes the best frames of
  * the oldest segment over into a new one, at most half of it, and drops the rest, which a GAP record
- * counts. Needs three segments.
- * Returns DRIP_ERR_OK, _BUSY (ask again), _NO_CARD (not usable), _FULL, _ARGUMENT (size). */
+ * counts. Needs three segments. Once it had to, a frame that ranks below drip_log_level is REFUSED: not written
+ * but counted with those. Never refused are records that are no frames, frames with NO_MODEL, and those of a
+ * class that the newest segment has less of than `class_floor`.
+ * Returns DRIP_ERR_OK, DRIP_LOG_REFUSED, _BUSY (ask again), _NO_CARD (not usable), _FULL, _ARGUMENT (size). */
 int drip_log_append(drip_log_t *log, drip_record_header_t *header, const uint8_t *payload);
 
 /* Returns 1 while an append still needs its payload. */
@@ -235,8 +240,12 @@ uint32_t drip_log_pending(const drip_log_t *log);
  * what was pending counts as lost when the log is mounted again. */
 uint32_t drip_log_lost(const drip_log_t *log);
 
-/* Records dropped to make room, since the first mount. */
+/* Records dropped to make room, or refused because there is none for them, since the first mount. */
 uint32_t drip_log_evicted(const drip_log_t *log);
+
+/* Percentile that a frame has to reach in a full log, mode EVICT; 0 while nothing had to be evicted. One of
+ * the random share is drawn a number that has to reach it. */
+uint16_t drip_log_level(const drip_log_t *log);
 
 /* Positions: oldest byte, end of durable bytes, end, first byte that is not acknowledged. */
 uint64_t drip_log_tail(const drip_log_t *log);

@@ -347,7 +347,7 @@ typedef struct {
     uint64_t next_seq; /* reserved: sequence numbers below this may be used up, those above are free */
     uint32_t boot_id; /* counts boots */
     uint32_t flags; /* 0 */
-    uint8_t scratch[128]; /* 0; a device may use the place in its memory */
+    uint8_t scratch[128]; /* the device's own: what a full log takes (Eviction); 0 = everything */
     uint32_t data_block; /* first block of the segments, from the region's first */
     uint32_t region_blocks; /* blocks of the region */
     uint32_t volume_serial; /* of the FAT volume that the log lies in; 0 = none */
