@@ -28,11 +28,12 @@ OPTIONS = {
     "microphone": ["-DBOARD_SENSOR_MIC=1"],
     "USB": ["-DBOARD_LINE_USB=1"],
     "SDMMC": ["-DBOARD_CARD_SDMMC=1"],
+    "slots on the card": ["-DBOARD_SLOTS_CARD=1"],
 }
 TARGETS = {
-    "ESP32": ("plain", "motion sensor", "microphone", "SDMMC"),
+    "ESP32": ("plain", "motion sensor", "microphone", "SDMMC", "slots on the card"),
     "ESP32S3": tuple(OPTIONS),
-    "ESP32C3": ("plain", "motion sensor", "microphone", "USB"),
+    "ESP32C3": ("plain", "motion sensor", "microphone", "USB", "slots on the card"),
 }
 
 needs_cross = pytest.mark.skipif(
@@ -175,7 +176,7 @@ def test_partitions_fit_the_flash_and_hold_two_slots() -> None:
         end = offset + size
     assert end <= 4 << 20
     kind, subtype, offset, size = table["drip"]
-    slots = (PORT / "slots.c").read_text()
+    slots = (PORT / "slots_partition.c").read_text()
     journal = 16 * 1024
     assert "JOURNAL_BYTES = 16 * 1024, SUBTYPE = 0x40" in slots
     assert (kind, subtype) == ("data", "0x40")
@@ -189,6 +190,7 @@ def test_defaults_keep_the_line_binary_and_name_the_partitions() -> None:
     lines = (ROOT / "sdkconfig.defaults").read_text().splitlines()
     for wanted in (
         "CONFIG_ESP_CONSOLE_NONE=y",
+        "CONFIG_ESP_CONSOLE_SECONDARY_NONE=y",
         "CONFIG_BOOTLOADER_LOG_LEVEL_NONE=y",
         'CONFIG_PARTITION_TABLE_CUSTOM_FILENAME="partitions.csv"',
         "CONFIG_FREERTOS_HZ=1000",
@@ -216,6 +218,16 @@ def test_platformio_compiles_core_and_port_to_objects(board: str) -> None:
     ).stdout
     for defined in ("app_main", "drip_device_step", "drip_nn_load", "drip_mic_put", "model_start"):
         assert re.search(rf" [TR] {defined}$", listed, re.MULTILINE), defined
-    wanted = ["line.c", "card.c", "slots.c", "system.c", "sensor.c", "worker.c", "ring.c"]
+    wanted = [
+        "line.c",
+        "card.c",
+        "slots.c",
+        "slots_partition.c",
+        "cardstore.c",
+        "system.c",
+        "sensor.c",
+        "worker.c",
+        "ring.c",
+    ]
     objects = {path.name for path in (archive.parent / "src" / "ports" / "esp32").iterdir()}
     assert {name[:-1] + "o" for name in wanted} <= objects

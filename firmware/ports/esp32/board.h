@@ -38,6 +38,15 @@
 #define BOARD_CARD_KHZ 20000
 #endif
 
+/* Where pushed models lie. 0: in the data partition `drip`, from where they run. 1: on the card, for boards whose
+ * flash has no room: two copies in RAM, BOARD_SLOT_BYTES each, so models are small without PSRAM. */
+#ifndef BOARD_SLOTS_CARD
+#define BOARD_SLOTS_CARD 0
+#endif
+#ifndef BOARD_SLOT_BYTES
+#define BOARD_SLOT_BYTES (24 * 1024)
+#endif
+
 /* Where frames come from beside FEED: one of the two at most. */
 #ifndef BOARD_SENSOR_IMU
 #define BOARD_SENSOR_IMU 0
@@ -116,10 +125,24 @@ int card_work(uint8_t kind, uint32_t block, uint8_t *data, uint32_t count);
 
 /* ------------------------------------------------------------------ slots.c */
 
-/* Maps the partition `drip`; without one the board has no slots. */
+/* Four areas in a row: two slots, two halves of the journal. */
+typedef struct {
+    const uint8_t *map;
+    uint32_t slot_bytes;
+    uint32_t journal_bytes;
+} slots_t;
+
+/* Finds the slots; without them the board has the model of the image only. Before the tasks start. */
 void slots_attach(drip_port_t *port);
-/* In the task `card`. */
+
+/* ------------------------------------------------------------------ slots_partition.c or slots_card.c */
+
+/* Returns DRIP_ERR_OK, or why the board has no slots. */
+int slots_open(slots_t *slots);
+/* In the task `card`; `at` counts from the begin of `map`. */
 int slots_work(uint8_t kind, uint32_t at, const uint8_t *data, uint32_t count);
+/* In the task `card`: the card was started anew and may be another one. */
+void slots_card_changed(void);
 
 /* ------------------------------------------------------------------ sensor_*.c */
 

@@ -14,6 +14,7 @@ enum { CARD_ABSENT, CARD_STARTING, CARD_READY, CARD_LOST };
 static sdmmc_host_t host; /* task `card` only */
 static sdmmc_card_t card; /* of the owner while `state` is READY and no job runs */
 static int prepared;      /* task `card`: the host is set up */
+static int started;       /* task `card`: `card` describes one */
 static int state;         /* owner */
 
 /* ------------------------------------------------------------------ task `card` */
@@ -96,7 +97,9 @@ static int start(void)
         }
         prepared = 1;
     }
-    return sdmmc_card_init(&host, &card) == ESP_OK ? DRIP_ERR_OK : DRIP_ERR_NO_CARD;
+    slots_card_changed();
+    started = sdmmc_card_init(&host, &card) == ESP_OK;
+    return started ? DRIP_ERR_OK : DRIP_ERR_NO_CARD;
 }
 
 /* A write counts only when the card says afterwards that it is no longer busy and saw no error. */
@@ -106,6 +109,9 @@ int card_work(uint8_t kind, uint32_t block, uint8_t *data, uint32_t count)
 
     if (kind == JOB_CARD_START) {
         return start();
+    }
+    if (!started) {
+        return DRIP_ERR_NO_CARD;
     }
     if (kind == JOB_CARD_READ) {
         return code_of(sdmmc_read_sectors(&card, data, block, count));
