@@ -10,7 +10,7 @@ import pytest
 from drip import wire
 from drip.device.client import ReadChunk
 from drip.errors import DeviceError
-from drip.sync.pull import Pull
+from drip.sync.reader import LogReader
 
 BLOCK = wire.BLOCK_BYTES
 
@@ -34,24 +34,23 @@ class Board:
         return ReadChunk(position, data, end=False)
 
 
-def pull_from(board: Board) -> Pull:
-    unused: Any = None
+def reader_of(board: Board) -> LogReader:
     client: Any = board
-    return Pull(client, unused, keep=True, on_progress=None)
+    return LogReader(client)
 
 
 def test_a_block_that_fails_once_is_read_again():
     board = Board({2: 1})
-    pull = pull_from(board)
-    assert pull._read(2 * BLOCK, 2 * BLOCK) == b"\2" * BLOCK + b"\3" * BLOCK
-    assert pull.damaged == []
+    reader = reader_of(board)
+    assert reader.read(2 * BLOCK, 2 * BLOCK) == b"\2" * BLOCK + b"\3" * BLOCK
+    assert reader.damaged == []
 
 
 @pytest.mark.parametrize("bad", [2, 3])
 def test_a_block_that_always_fails_becomes_zeros_and_is_told(bad):
     board = Board({bad: 1000})
-    pull = pull_from(board)
+    reader = reader_of(board)
     expected = b"".join(bytes([0 if block == bad else block]) * BLOCK for block in (2, 3))
-    assert pull._read(2 * BLOCK, 2 * BLOCK) == expected
-    assert pull.damaged == [f"position {bad * BLOCK}: the card cannot read this block"]
+    assert reader.read(2 * BLOCK, 2 * BLOCK) == expected
+    assert reader.damaged == [f"position {bad * BLOCK}: the card cannot read this block"]
     assert len(board.asked) < 10, "never endless"
