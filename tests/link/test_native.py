@@ -259,3 +259,26 @@ def test_status_as_figures_for_scripts(files, capsys):
     )
     assert len(found["class_share"]) == len(found["class_kept"]) == 10
     assert max(found["class_share"]) > 0
+
+
+def test_sigterm_leaves_what_was_learnt_and_the_powered_on_time_on_the_card(files):
+    """The first state is written after ten seconds by itself."""
+    with launch_native(card=files["card"], model=files["model"]) as device:
+        with connect(device.url) as client:
+            client.config_set({Config.POLICY_KIND: wire.PolicyKind.TARGET, Config.BURST: 100})
+            for frame in FRAMES:
+                client.feed(frame)
+            time.sleep(max(0.0, 2.2 - client.status().uptime_ms / 1000))
+            assert client.status().powered_s == 0
+        os.kill(device.pid, signal.SIGTERM)
+        assert device.wait() == 0
+    blocks = files["card"].read_bytes()
+    supers = [wire.Superblock.unpack(blocks), wire.Superblock.unpack(blocks, len(blocks) - 512)]
+    newest = max(supers, key=lambda block: block.generation)
+    state = wire.DeviceState.unpack(newest.checkpoint)
+    assert newest.checkpoint_bytes == wire.DeviceState.SIZE
+    assert 2 <= state.powered_s <= 30
+    assert state.policy_bytes > 0
+    again = launch_native(card=files["card"], model=files["model"])
+    with again as device, connect(device.url) as client:
+        assert client.status().powered_s >= state.powered_s

@@ -290,14 +290,22 @@ static void forget_stale_feed(drip_device_t *device)
     }
 }
 
+void drip_device_restart(drip_device_t *device)
+{
+    device->reset_wanted = 1;
+    device->reset_us = drip_device_now(device);
+}
+
 /* Before a restart the answer goes out, and what was logged and learnt becomes durable, within a time
  * limit. */
 static void restart(drip_device_t *device)
 {
-    int late = drip_device_now(device) - device->reset_us > DEVICE_RESET_TIMEOUT_US;
+    uint64_t took_us = drip_device_now(device) - device->reset_us;
+    /* A host that reads no answer does not keep anything from the card. */
+    int answering = drip_link_busy(&device->link) && took_us < DEVICE_RESET_TIMEOUT_US / 2;
 
-    if (!late &&
-        (drip_link_busy(&device->link) || !drip_device_idle(device, NULL) ||
+    if (took_us <= DEVICE_RESET_TIMEOUT_US &&
+        (answering || !drip_device_idle(device, NULL) ||
          (drip_log_pending(&device->log) != 0 && drip_log_sync(&device->log) == DRIP_ERR_OK) ||
          !drip_device_state_saved(device))) {
         return;

@@ -222,8 +222,7 @@ static int request_time(drip_device_t *device, const drip_link_frame_t *request)
 static int request_reset(drip_device_t *device, const drip_link_frame_t *request)
 {
     drip_device_stream_stop(device);
-    device->reset_wanted = 1;
-    device->reset_us = drip_device_now(device);
+    drip_device_restart(device);
     return drip_device_answer(device, request, DRIP_ERR_OK, 0);
 }
 

@@ -17,7 +17,7 @@ enum {
     DEFAULT_SLOT_BYTES = 1 << 20,
     TICK_MS = 5, /* while a group commit may become due */
     IDLE_MS = 100,
-    STOP_MS = 2000,
+    STOP_MS = 3000, /* longer than the device takes */
 };
 
 static const char usage[] =
@@ -267,13 +267,14 @@ static void run(drip_device_t *device, drip_port_t *port, const drip_device_memo
     }
 }
 
-/* Stopped on purpose, unlike by power loss: what was logged becomes durable. */
+/* Stopped on purpose, unlike by power loss: what was logged becomes durable, and what was learnt, too. */
 static void stop(drip_device_t *device)
 {
     uint64_t begun_us = host_us();
 
-    while (drip_log_pending(&device->log) != 0 && drip_log_sync(&device->log) == DRIP_ERR_OK &&
-           host_us() - begun_us < STOP_MS * 1000u) {
+    drip_device_restart(device);
+    while (!reset_wanted && host_us() - begun_us < STOP_MS * 1000u) {
+        native_line_move(); /* an answer may be under way */
         drip_device_step(device);
     }
     native_line_move();

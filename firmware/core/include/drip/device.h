@@ -210,6 +210,11 @@ int drip_device_save(drip_device_t *device, uint8_t *out);
  * of another device or it is too late. Then nothing has changed. Of another model settings and time count. */
 int drip_device_restore(drip_device_t *device, const uint8_t *in);
 
+/* Asks for a restart, as RESET does, or for the end before power is switched off: no more frames are taken, what
+ * was logged and learnt goes to the card, and then, after two seconds at most, the port's `reset` is
+ * called. Go on calling drip_device_step. */
+void drip_device_restart(drip_device_t *device);
+
 /* Fills in the present status. */
 void drip_device_status(const drip_device_t *device, drip_status_t *status);
 
