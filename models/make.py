@@ -181,7 +181,11 @@ def load(recipe: dict[str, Any]) -> tuple[Dataset, Dataset | None, InputScaling]
     limits = np.iinfo(recipe["dtype"])
     x = rng.integers(limits.min, limits.max + 1, (64, *recipe["frame"])).astype(recipe["dtype"])
     classes = tuple(str(c) for c in range(max(1, recipe["classes"])))
-    data = Dataset(x, rng.integers(0, len(classes), len(x)), classes)
+    y = rng.integers(0, len(classes), len(x))
+    if recipe["data"] == "patterns":
+        pattern = rng.integers(limits.min, limits.max + 1, (len(classes), *recipe["frame"]))
+        x = ((pattern[y] + x) // 2).astype(x.dtype)
+    data = Dataset(x, y, classes)
     return data, None, default_scaling(data)
 
 

@@ -360,8 +360,10 @@ class Model:
         table = self._ffi.new("int32_t[]", [int(k) for k in knots])
         return int(self._lib.drip_score_percentile(table, int(raw)))
 
-    def thumbnail(self, frame: NDArray[Any], *, quantised: bool = False) -> NDArray[np.int8]:
+    def thumbnail(self, frame: NDArray[Any], *, quantised: bool = False) -> NDArray[np.uint8]:
         """The small picture by which the redundancy rule knows near-duplicates, ``[cells]``.
+
+        128 is the mean of the cells.
 
         Args:
             frame: A raw frame, or an int8 input when ``quantised``.
@@ -373,7 +375,7 @@ class Model:
         self._load(frame, quantised)
         thumb = self._ffi.new("drip_thumb_t *")
         cells = self._lib.drip_policy_thumb(self._nn, thumb)
-        return np.array([thumb.cell[i] for i in range(cells)], np.int8)
+        return np.array([thumb.cell[i] for i in range(cells)], np.uint8)
 
     def _score(self, kind: ScoreKind, seed: int) -> Any:
         ffi, lib = self._ffi, self._lib

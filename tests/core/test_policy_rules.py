@@ -444,7 +444,7 @@ def test_no_settings_and_scores_break_what_the_rules_promise(
     p.config.redundancy = least
     for _ in range(30):
         p.thumb_cells = 25
-        p.thumb.cell = rng.integers(-128, 128, 28).tolist()
+        p.thumb.cell = [*rng.integers(0, 256, 25).tolist(), 0, 0, 0]
         tick, free, size = (int(v) for v in rng.integers(0, 2**32, 3))
         lib.drip_policy_pace(p, tick, free, size % 65600 + 1)
         reason = policy.decide(int(rng.integers(0, 65536)), int(rng.integers(0, 3)))

@@ -41,7 +41,7 @@ def reference(x: Any) -> list[int]:
         ]
     means = [toward_zero(cell.astype(int).sum(), cell.size) for cell in cells]
     centre = toward_zero(sum(means), len(means))
-    return [int(np.clip(m - centre, -128, 127)) for m in means]
+    return [int(np.clip(128 + m - centre, 0, 255)) for m in means]
 
 
 def engine(h: int, w: int, c: int) -> Engine:
@@ -74,8 +74,8 @@ def test_the_picture_is_the_mean_centred_grid(shape: tuple[int, int, int]) -> No
 
 def test_the_distance_is_the_mean_difference_in_sixteenths() -> None:
     a, b = ffi.new("drip_thumb_t *"), ffi.new("drip_thumb_t *")
-    a.cell = [127, -128, 0, 5] + [0] * 24
-    b.cell = [-128, 127, 1, 5] + [9] * 24
+    a.cell = [255, 0, 128, 133] + [0] * 24
+    b.cell = [0, 255, 129, 133] + [0] * 24
     assert lib.drip_policy_distance(a, b, 4) == (255 + 255 + 1) * 16 // 4
     assert lib.drip_policy_distance(a, a, 4) == 0
 

@@ -273,3 +273,18 @@ def test_check_refuses_slower_kernels(target: engine.Target, digits: bytes, tmp_
     path.write_text("{}")
     with pytest.raises(VerifyError, match=f"{name} is not in it"):
         engine_report.check([cost], path)
+
+
+def test_check_refuses_costly_selection(
+    target: engine.Target, digits: bytes, tmp_path: Path
+) -> None:
+    cost = target.measure("digits", digits)
+    path = tmp_path / "engine.json"
+    path.write_text(f'{{"digits/{target.variant}": {round(cost.instructions)}}}')
+    engine_report.check([cost], path)
+    assert cost.scoring_share < 0.006
+    # The redundancy rule looked at the frame and at all eight pictures.
+    assert 0.003 < cost.selecting_share - cost.scoring_share < 0.008
+    dear = dataclasses.replace(cost, scoring_instructions=cost.instructions * 0.011)
+    with pytest.raises(VerifyError, match=r"spends 1\.10% on scoring"):
+        engine_report.check([dear], path)

@@ -85,25 +85,33 @@ __attribute__((naked)) void drip_cam_dsp_weigh(drip_cam_units_t *units, int16_t 
     "sxtb16 r10, r10, ror #8\n\t"                                                                  \
     "smlad " sum ", r10, r7, " sum "\n\t"
 
-/* 21 instructions for 16 multiply-accumulates. */
-__attribute__((naked)) void drip_cam_dsp_dot(const int16_t *weights, const int8_t *x,
-                                             uint32_t channels, uint32_t sums[2])
+/* 21 instructions for 16 multiply-accumulates, 16 for a pair of positions. */
+__attribute__((naked)) uint32_t drip_cam_dsp_total(const int16_t *weights, const int8_t *x,
+                                                   uint32_t channels, uint32_t pairs,
+                                                   uint32_t start)
 {
     (void)weights;
     (void)x;
     (void)channels;
-    (void)sums;
+    (void)pairs;
+    (void)start;
     __asm volatile(
-        "push {r3-r11, lr}\n\t"
-        "ldrd r4, r5, [r3]\n\t"
-        "add r12, r1, r2\n\t"
-        "lsrs r3, r2, #3\n\t"
+        "push {r0-r11, lr}\n\t"
+        "movs r2, #0\n\t"
+        "mov r12, r1\n\t"
+        "0:\n\t"
+        "mov r1, r12\n\t"
+        "ldr r0, [sp]\n\t"
+        "ldr r3, [sp, #8]\n\t"
+        "ldr r4, [sp, #52]\n\t"
+        "mov r5, r4\n\t"
+        "add r12, r1, r3\n\t"
+        "lsrs r3, r3, #3\n\t"
         "bcc 1f\n\t"
         "ldrd r6, r7, [r0], #8\n\t"
         HALF_POSITION("r1", "r4")
         HALF_POSITION("r12", "r5")
-        "cmp r3, #0\n\t"
-        "beq 2f\n\t"
+        "cbz r3, 2f\n\t"
         "1:\n\t"
         "ldm r0!, {r6-r9}\n\t"
         POSITION("r1", "r4")
@@ -111,8 +119,16 @@ __attribute__((naked)) void drip_cam_dsp_dot(const int16_t *weights, const int8_
         "subs r3, r3, #1\n\t"
         "bne 1b\n\t"
         "2:\n\t"
-        "pop {r3}\n\t"
-        "strd r4, r5, [r3]\n\t"
+        "bic r4, r4, r4, asr #31\n\t"
+        "bic r5, r5, r5, asr #31\n\t"
+        "add r2, r2, r4\n\t"
+        "add r2, r2, r5\n\t"
+        "ldr r3, [sp, #12]\n\t"
+        "subs r3, r3, #1\n\t"
+        "str r3, [sp, #12]\n\t"
+        "bne 0b\n\t"
+        "mov r0, r2\n\t"
+        "add sp, sp, #16\n\t"
         "pop {r4-r11, pc}\n\t");
 }
 /* clang-format on */

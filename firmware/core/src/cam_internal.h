@@ -39,9 +39,10 @@ typedef struct {
 void drip_cam_dsp_weigh(drip_cam_units_t *units, int16_t *weights, uint32_t blocks, uint32_t shift,
                         int minus);
 
-/* Adds the dot products of two positions to two sums. At least 4 channels, a multiple of 4; `x` is a
- * multiple of 4 too. */
-void drip_cam_dsp_dot(const int16_t *weights, const int8_t *x, uint32_t channels, uint32_t sums[2]);
+/* Sum of the positive ones of `start` plus the dot product of each of 2 * pairs positions. At least one
+ * pair and 4 channels, a multiple of 4; `x` is a multiple of 4 too. */
+uint32_t drip_cam_dsp_total(const int16_t *weights, const int8_t *x, uint32_t channels,
+                            uint32_t pairs, uint32_t start);
 
 /* Sets the channel weights to those of a class. */
 void drip_cam_begin(const drip_cam_t *cam, int class_index, void *scratch);

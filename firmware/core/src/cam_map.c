@@ -263,51 +263,25 @@ void drip_cam_subtract(const drip_cam_t *cam, int class_index, void *scratch)
     set_class(cam, class_index, scratch, 1);
 }
 
-/* Dot product of a position from channel k on, in plain order. It wraps on the way; its end is known
- * to fit. */
-static uint32_t dot(const int16_t *weights, const int8_t *x, uint32_t k, uint32_t channels)
+/* Dot product of a position. It wraps on the way; its end is known to fit. */
+static uint32_t dot(const int16_t *weights, const int8_t *x, uint32_t channels)
 {
+    const int8_t *const end = x + channels, *const fours = x + (channels & ~3u);
     uint32_t sum = 0;
-    for (; k + 4 <= channels; k += 4) {
-        const int16_t *w = weights + k;
-        const int8_t *v = x + k;
-        sum += (uint32_t)(w[0] * v[0]) + (uint32_t)(w[1] * v[1]);
-        sum += (uint32_t)(w[2] * v[2]) + (uint32_t)(w[3] * v[3]);
-    }
-    for (; k < channels; k++)
-        sum += (uint32_t)(weights[k] * x[k]);
-    return sum;
-}
-
+    for (; x != fours; x += 4, weights += 4) {
 #ifdef DRIP_DSP
-/* As dot, of the whole fours of channels. */
-static uint32_t dot_fours(const int16_t *weights, const int8_t *x, uint32_t channels)
-{
-    int32_t sum = 0;
-    for (const int8_t *end = x + (channels & ~3u); x != end; x += 4, weights += 4) {
         const uint32_t word = drip_dsp_word(x);
-        sum = drip_dsp_smlad(drip_dsp_even(word), drip_dsp_word(weights), sum);
-        sum = drip_dsp_smlad(drip_dsp_odd(word), drip_dsp_word(weights + 2), sum);
-    }
-    return (uint32_t)sum;
-}
-#endif
-
-/* Adds the dot products of the next positions, `left` at most. Returns how many: 1 or 2. */
-static uint32_t add_dots(const int16_t *weights, const int8_t *x, uint32_t channels, uint32_t left,
-                         uint32_t sums[2])
-{
-#ifdef DRIP_DSP
-    if (left >= 2 && (channels & 3u) == 0) {
-        drip_cam_dsp_dot(weights, x, channels, sums);
-        return 2;
-    }
-    sums[0] += dot_fours(weights, x, channels) + dot(weights, x, channels & ~3u, channels);
+        sum = (uint32_t)drip_dsp_smlad(drip_dsp_even(word), drip_dsp_word(weights), (int32_t)sum);
+        sum =
+            (uint32_t)drip_dsp_smlad(drip_dsp_odd(word), drip_dsp_word(weights + 2), (int32_t)sum);
 #else
-    (void)left;
-    sums[0] += dot(weights, x, 0, channels);
+        sum += (uint32_t)(weights[0] * x[0]) + (uint32_t)(weights[1] * x[1]);
+        sum += (uint32_t)(weights[2] * x[2]) + (uint32_t)(weights[3] * x[3]);
 #endif
-    return 1;
+    }
+    while (x != end)
+        sum += (uint32_t)(*weights++ * *x++);
+    return sum;
 }
 
 static int32_t sum_weights(const int16_t *weights, uint32_t channels)
@@ -338,21 +312,23 @@ int32_t drip_cam_total_peak(const drip_cam_t *cam, void *scratch, int32_t *map, 
     const int8_t *x = drip_nn_tensor(cam->nn, cam->nn->header.features_tensor, NULL);
     const uint32_t start =
         0u - (uint32_t)sum_weights(weights, channels) * (uint32_t)cam->zero_point;
-    int32_t total = 0;
-    uint32_t count = 0;
-    for (uint32_t p = 0; p < pixels; p += count, x += count * channels) {
-        uint32_t sums[2] = {start, start};
-        count = add_dots(weights, x, channels, pixels - p, sums);
-        for (uint32_t i = 0; i < count; i++) {
-            const int32_t value = (int32_t)sums[i];
-            if (map != NULL)
-                *map++ = value;
-            if (peak != NULL && value > *peak)
-                *peak = value;
-            total += value & ~(value >> 31); /* ReLU */
-        }
+    uint32_t total = 0, p = 0;
+#ifdef DRIP_DSP
+    if (map == NULL && peak == NULL && pixels >= 2 && (channels & 3u) == 0) {
+        p = pixels & ~1u;
+        total = drip_cam_dsp_total(weights, x, channels, pixels / 2, start);
+        x += p * channels;
     }
-    return total;
+#endif
+    for (; p < pixels; p++, x += channels) {
+        const int32_t value = (int32_t)(start + dot(weights, x, channels));
+        if (map != NULL)
+            *map++ = value;
+        if (peak != NULL && value > *peak)
+            *peak = value;
+        total += (uint32_t)(value & ~(value >> 31)); /* ReLU */
+    }
+    return (int32_t)total;
 }
 
 int drip_cam_sum(const drip_cam_t *cam, int class_index, int minus, void *scratch, int32_t *map,

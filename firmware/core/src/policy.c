@@ -226,10 +226,7 @@ static int redundant(const drip_policy_t *policy, const drip_score_t *score)
     uint32_t least = policy->config.redundancy;
     if (least == DRIP_REDUNDANCY_CALIBRATED)
         least = score->calibration != NULL ? score->calibration->redundancy : 0;
-    for (uint32_t i = 0; least != 0 && policy->thumb_cells != 0 && i < policy->thumb_count; i++)
-        if (drip_policy_alike(&policy->thumb, &policy->ring[i], policy->thumb_cells, least))
-            return 1;
-    return 0;
+    return drip_policy_seen(policy, least);
 }
 
 static void remember(drip_policy_t *policy)

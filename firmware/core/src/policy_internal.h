@@ -9,9 +9,8 @@ enum { BEHIND_MOST = 64 * 65536 /* frames short of the target, x 65536: no more 
 /* Forgets what was learned of a model and its classes. */
 void drip_policy_forget(drip_policy_t *policy);
 
-/* Whether two pictures are nearer than `least`, 1..65535: drip_policy_distance, but it stops when it
- * knows. */
-int drip_policy_alike(const drip_thumb_t *a, const drip_thumb_t *b, uint32_t cells, uint32_t least);
+/* Whether the present picture is nearer than `least`, 0..65536, to one in the ring. */
+int drip_policy_seen(const drip_policy_t *policy, uint32_t least);
 
 /* Looks at the drift statistics after a decision. */
 void drip_policy_drift(drip_policy_t *policy, const drip_score_t *score);

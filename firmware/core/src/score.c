@@ -226,8 +226,8 @@ uint16_t drip_score_percentile(const int32_t *knots, int32_t raw)
     if (raw >= knots[DRIP_KNOTS - 1])
         return DRIP_PERCENTILE_ONE;
     uint32_t i = 0;
-    while (raw >= knots[i + 1])
-        i++;
+    for (uint32_t step = (DRIP_KNOTS - 1) / 2; step != 0; step /= 2)
+        i += raw >= knots[i + step] ? step : 0;
     uint32_t into = (uint32_t)raw - (uint32_t)knots[i];
     uint32_t width = (uint32_t)knots[i + 1] - (uint32_t)knots[i];
     /* Room for the product with INTERVAL in 32 bits. */

@@ -26,8 +26,10 @@ from numpy.typing import NDArray
 
 from drip import wire
 from drip.bench.cycles import CyclePlugin, read_count
+from drip.calibrate import MIN_CLASS_SAMPLES, calibrate
 from drip.compile.blob import unpack_blob
 from drip.core import Model
+from drip.data import Dataset
 from drip.errors import DataError, MissingDependencyError, ModelError, VerifyError
 from drip.wire import Op, ScoreKind, Section
 
@@ -96,7 +98,8 @@ class EngineCost:
         macs: Multiply-accumulates of the layers with weights.
         instructions: Of one inference; the mean over inputs.
         cycles: Of one inference, estimated (:mod:`drip.bench.cycles`); the mean over inputs.
-        scoring_instructions: Of Grad-CAM and score; the mean over inputs.
+        scoring_instructions: Of Grad-CAM, score and decision; the mean over inputs.
+        selecting_instructions: The same with the redundancy rule on.
         text_bytes: Code of the engine with all operators.
         linked_text_bytes: Code of the engine that this model's operators need.
         constant_bytes: Section DATA: packed weights, biases, multipliers.
@@ -115,6 +118,7 @@ class EngineCost:
     instructions: float
     cycles: float
     scoring_instructions: float
+    selecting_instructions: float
     text_bytes: int
     linked_text_bytes: int
     constant_bytes: int
@@ -138,8 +142,13 @@ class EngineCost:
 
     @property
     def scoring_share(self) -> float:
-        """Grad-CAM and score as a share of inference."""
+        """Grad-CAM, score and decision as a share of inference."""
         return self.scoring_instructions / self.instructions
+
+    @property
+    def selecting_share(self) -> float:
+        """The same with the redundancy rule on."""
+        return self.selecting_instructions / self.instructions
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for ``--json``."""
@@ -147,6 +156,7 @@ class EngineCost:
             "instructions_per_mac": round(self.instructions_per_mac, 4),
             "least_instructions": self.least_instructions,
             "scoring_share": round(self.scoring_share, 5),
+            "selecting_share": round(self.selecting_share, 5),
         }
 
 
@@ -265,7 +275,7 @@ def _compare(name: str, model: Model, frames: NDArray[np.int8], run: _Run) -> in
                     f"{name}: tensor {tensor} of operator {index} differs on the target",
                     "the kernels of the target are not bit-exact: report this",
                 )
-    kind = ScoreKind.CAM_EVIDENCE if model.has_cam else ScoreKind.MARGIN
+    kind = _kind(model)
     # The host refuses to score what has no two classes; the board's answer to it means nothing.
     scored = run.raws.items() if model.header.class_count >= 2 else ()
     for number, raw in scored:
@@ -275,6 +285,27 @@ def _compare(name: str, model: Model, frames: NDArray[np.int8], run: _Run) -> in
                 "Grad-CAM on the target is not bit-exact: report this",
             )
     return len(complete) * len(frames)
+
+
+def _calibrated(blob: bytes) -> bytes:
+    """The model as a board runs it: percentiles are looked up, and that costs something."""
+    model = Model(blob)
+    if model.header.class_count < 2:
+        return blob
+    rng = np.random.default_rng(0)
+    shape = (MIN_CLASS_SAMPLES, *model.frame_shape)
+    if model.frame_dtype.kind == "f":
+        x = rng.normal(size=shape).astype(model.frame_dtype)
+    else:
+        limits = np.iinfo(model.frame_dtype)
+        x = rng.integers(limits.min, limits.max, shape, model.frame_dtype, endpoint=True)
+    data = Dataset(x, np.zeros(len(x), np.int64), unpack_blob(blob).classes())
+    kind = _kind(model)
+    return calibrate(blob, data, target_ratio=0.3, force=True, kinds=[kind]).blob
+
+
+def _kind(model: Model) -> ScoreKind:
+    return ScoreKind.CAM_EVIDENCE if model.has_cam else ScoreKind.MARGIN
 
 
 class Target:
@@ -323,8 +354,9 @@ class Target:
             VerifyError: A tensor differs from the host core's.
             ModelError: The target refuses the model or has too little memory for it.
         """
-        model = Model(blob)
         rng = np.random.default_rng(seed)
+        blob = _calibrated(blob)
+        model = Model(blob)
         frames = rng.integers(-128, 128, (inputs, *model.input_shape), np.int8)
         image, linked = self._link(name, blob, frames, model.arena_bytes)
         count = image.with_suffix(".cycles")
@@ -348,6 +380,7 @@ class Target:
             instructions=sum(run.totals) / inputs,
             cycles=counted.cycles / inputs,
             scoring_instructions=sum(run.scores) / inputs,
+            selecting_instructions=sum(run.selected) / inputs,
             text_bytes=self.text_bytes,
             linked_text_bytes=linked,
             constant_bytes=0 if data is None else len(data.content),
@@ -426,8 +459,8 @@ class Target:
 
 # Functions in an image that are not the engine: other stages, the bench itself, the C library.
 _OTHER = re.compile(
-    r"drip_(cam|score|policy)_|drip_log2$|board_|aside_memset"
-    r"|(main|reset|fault|run|score|look|policy_start|stack_used|mem\w+)$|__"
+    r"drip_(cam|score|policy)_|drip_nn_section$|drip_log2$|board_|aside_memset"
+    r"|(main|reset|fault|run|score|look|decide|policy_start|stack_used|mem\w+)$|__"
 )
 
 
@@ -486,12 +519,13 @@ class _Run:
     ops: dict[tuple[int, int], tuple[int, int]]
     totals: list[int]
     scores: list[int]
+    selected: list[int]
     raws: dict[int, int]
     stacks: list[int]
 
     @classmethod
     def parse(cls, name: str, output: str) -> _Run:
-        run = cls({}, [], [], {}, [])
+        run = cls({}, [], [], [], {}, [])
         ended = False
         for line in output.splitlines():
             kind, *numbers = line.split()
@@ -506,6 +540,8 @@ class _Run:
             elif kind == "score":
                 run.scores.append(values[1])
                 run.raws[values[0]] = values[2] - (values[2] >> 31 << 32)
+            elif kind == "select":
+                run.selected.append(values[1])
             elif kind == "stack":
                 run.stacks.append(values[0])
             ended |= kind == "end"

@@ -12,12 +12,14 @@ from drip.errors import DataError, ModelError, VerifyError
 
 COLUMNS: tuple[str, ...] = (
     "model", "kernels", "MACs", "instructions", "least", "per MAC", "cycles", "scoring",
-    "text", "linked", "data", "least", "arena", "least", "stack",
+    "+ redundancy", "text", "linked", "data", "least", "arena", "least", "stack",
 )  # fmt: skip
 # Columns of two tables that fit a terminal.
-SPEED, SIZE = (0, 1, 2, 3, 5, 6, 7), (0, 1, *range(8, 15))
+SPEED, SIZE = (0, 1, 2, 3, 5, 6, 7, 8), (0, 1, *range(9, 16))
 # Compilers of one major version differ a little; kernels that get slower differ more.
 TOLERANCE = 0.02
+# Grad-CAM, score and decision may take so much of an inference.
+SCORING_MOST = 0.01
 
 
 def rows(costs: Iterable[EngineCost]) -> list[tuple[str, ...]]:
@@ -32,6 +34,7 @@ def rows(costs: Iterable[EngineCost]) -> list[tuple[str, ...]]:
             f"{cost.instructions_per_mac:.2f}",
             f"{cost.cycles:,.0f}",
             f"{cost.scoring_share:.2%}",
+            f"{cost.selecting_share:.2%}",
             f"{cost.text_bytes:,}",
             f"{cost.linked_text_bytes:,}",
             f"{cost.constant_bytes:,}",
@@ -104,14 +107,21 @@ def check(costs: Iterable[EngineCost], path: Path) -> list[str]:
         A line for every measurement that was compared.
 
     Raises:
-        VerifyError: One needs more than ``TOLERANCE`` more instructions, or is not in the file.
+        VerifyError: One needs more than ``TOLERANCE`` more instructions, is not in the file, or
+            spends more than ``SCORING_MOST`` on scoring.
         DataError: The file is unreadable.
     """
     try:
         committed: Any = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise DataError(f"cannot read {path}: {error}", "pass a file of --baseline") from error
-    lines, worse = [], []
+    costs = list(costs)
+    lines: list[str] = []
+    worse = [
+        f"{cost.model}/{cost.variant} spends {cost.scoring_share:.2%} on scoring"
+        for cost in costs
+        if cost.scoring_share > SCORING_MOST
+    ]
     for name, now in baseline(costs).items():
         before = committed.get(name)
         if not isinstance(before, int):

@@ -29,9 +29,9 @@ typedef struct {
     uint8_t kind;         /* enum DRIP_POLICY_* */
 } drip_policy_config_t;
 
-/* Small picture of an input: means of a grid of cells, minus their mean. */
+/* Small picture of an input: means of a grid of cells, 128 above their mean; 0 behind the last. */
 typedef struct {
-    int8_t cell[DRIP_THUMB_BYTES];
+    uint8_t cell[DRIP_THUMB_BYTES];
 } drip_thumb_t;
 
 /* How full the card gets, and how fast. Time in ticks of 2^20 us. */

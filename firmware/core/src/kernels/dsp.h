@@ -120,6 +120,13 @@ static inline int32_t drip_dsp_smlad(uint32_t a, uint32_t b, int32_t sum)
     return sum;
 }
 
+/* sum + |a - b| of four unsigned bytes */
+static inline int32_t drip_dsp_sad(uint32_t a, uint32_t b, int32_t sum)
+{
+    __asm("usada8 %0, %1, %2, %0" : "+r"(sum) : "r"(a), "r"(b));
+    return sum;
+}
+
 static inline uint32_t drip_dsp_word(const void *bytes)
 {
     uint32_t word;
