@@ -20,14 +20,17 @@ from numpy.typing import NDArray
 from drip import __version__
 from drip.data import Dataset, InputScaling, Splits, count_shared_samples, sample_hashes
 from drip.errors import DataError, MissingDependencyError, ModelError, VerifyError
-from drip.models import Builder
+from drip.models import Builder, load_builder
 from drip.prune.scores import softmax
 from drip.retrain import Evaluation, Recipe, evaluate, retrain_pruned
 
 if TYPE_CHECKING:
     from drip.calibrate import CalibrationReport
 
-__all__ = ["CARD_VERSION", "Comparison", "Improved", "Measured", "compare", "improve", "measure"]
+__all__ = [
+    "CARD_VERSION", "Comparison", "Improved", "Measured", "compare", "improve", "improve_on_ray",
+    "measure",
+]  # fmt: skip
 
 CARD_VERSION = 1
 MARGIN = 0.01
@@ -96,6 +99,7 @@ class Improved:
         calibration: What each class keeps at the thresholds that were set.
         comparison: What was measured.
         card: Everything about it, as plain values.
+        resumed_at: Epoch that the training went on from; 0 when it was not interrupted.
     """
 
     blob: bytes
@@ -103,6 +107,7 @@ class Improved:
     calibration: CalibrationReport
     comparison: Comparison
     card: dict[str, Any]
+    resumed_at: int = 0
 
 
 def calibration_error(probabilities: NDArray[np.float64], y: NDArray[np.int64]) -> float:
@@ -291,7 +296,31 @@ def improve(
             f" {comparison.candidate.n} frames (margin {100 * margin:.1f})",
             "label more frames, train for more steps, or pass --force to get it all the same",
         )
-    return Improved(calibrated.blob, tflite, calibrated, comparison, card)
+    resumed_at = int(trained.history["resumed_at"][0])
+    return Improved(calibrated.blob, tflite, calibrated, comparison, card, resumed_at)
+
+
+def improve_on_ray(
+    base: bytes, parts: Splits, kept: Dataset, *, builder_name: str, **options: Any
+) -> Improved:
+    """Do the same on a worker of a Ray cluster; see :mod:`drip.on_ray` for what else it raises.
+
+    Args:
+        base: As of :func:`improve`, like all that follow.
+        parts: Where the frames come from.
+        kept: Frames from the store.
+        builder_name: Name of a recipe, or ``my.py:function`` where the workers see that file.
+        **options: As of :func:`improve`; ``checkpoints`` is a folder of the worker, and there is no
+            ``on_progress``.
+    """
+    from drip.on_ray import call
+
+    return call(_improve_named, base, parts, kept, builder_name=builder_name, **options)
+
+
+def _improve_named(base: bytes, parts: Splits, kept: Dataset, **options: Any) -> Improved:
+    builder = load_builder(options["builder_name"])
+    return improve(base, parts, kept, builder=builder, **options)
 
 
 def _check_unseen(parts: Splits, data: Dataset) -> None:

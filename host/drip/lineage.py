@@ -90,11 +90,12 @@ def summary(card: dict[str, Any]) -> list[str]:
         ((new["per_class"][c] - old["per_class"].get(c, 0.0), c) for c in new["per_class"]),
         default=(0.0, ""),
     )
+    loss = f"class {worst[1]} lost most, {-100 * worst[0]:.1f} points"
     lines = [
         f"accuracy {100 * new['accuracy']:.1f} % ({100 * measured['gain']:+.1f} points),"
         f" balanced {100 * new['balanced_accuracy']:.1f} %"
         f" ({100 * measured['balanced_gain']:+.1f}) on {new['n']} held-out frames",
-        f"largest loss of a class: {worst[1]} {100 * worst[0]:+.1f} points;"
+        f"{loss if worst[0] < 0 else 'no class is worse'};"
         f" calibration error {new['calibration_error']:.3f} (was {old['calibration_error']:.3f})",
         f"int8 says what float says on {100 * measured['agreement']:.1f} %; {card['bit_exact']}",
         f"trained on {data['frames']} frames, {data['kept']} of them kept by boards;"

@@ -6,6 +6,7 @@ the methods of ``drip.prune``, can balance classes and stand wrong labels, and g
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -278,6 +279,8 @@ def retrain_pruned(
         history["loss"].append(float(seen.history["loss"][-1]))
     if file is not None:
         file.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # other trainings may have theirs there
+            file.parent.rmdir()
     history["cost"] = [pruned.cost.total / (epochs * len(data))]
     history["resumed_at"] = [float(resumed)]
     seconds = time.monotonic() - started

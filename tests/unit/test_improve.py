@@ -12,7 +12,7 @@ import pytest
 
 from drip.data import DIGITS_SCALING, Dataset, Splits, digits, split
 from drip.errors import DataError, ModelError, UsageError, VerifyError
-from drip.improve import Comparison, Measured, calibration_error, improve
+from drip.improve import Comparison, Measured, calibration_error, improve, improve_on_ray
 from drip.lineage import card_path, history, read_card, summary, write_card
 from drip.models import BUILDERS
 from drip.retrain import Recipe, balance, retrain_pruned, robust_loss
@@ -104,7 +104,7 @@ def test_a_stopped_training_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     for a, b in zip(whole.model.get_weights(), resumed.model.get_weights(), strict=True):
         assert np.array_equal(a, b)
     assert resumed.history["cost"] == whole.history["cost"]
-    assert list((tmp_path / "points").iterdir()) == []
+    assert list(tmp_path.iterdir()) == [], "nothing is left behind"
 
 
 def test_a_checkpoint_of_other_data_is_not_gone_on_from(tmp_path: Path) -> None:
@@ -197,6 +197,29 @@ def test_a_worse_model_is_refused_unless_forced() -> None:
     forced = _improve(good, recipe=hopeless, force=True)
     assert forced.card["forced"] and not forced.card["acceptable"]
     assert any(line.startswith("FORCED") for line in summary(forced.card))
+
+
+@pytest.mark.slow
+def test_a_cluster_makes_the_same_model() -> None:
+    pytest.importorskip("tensorflow", reason="needs TensorFlow: pip install drip[train]")
+    pytest.importorskip("ray", reason="needs Ray: pip install drip[ray]")
+    cut = parts()
+    options: dict[str, Any] = {
+        "builder_name": "cnn",
+        "scaling": DIGITS_SCALING,
+        "recipe": dataclasses.replace(RECIPE, steps=100),
+        "seed": 3,
+        "target_ratio": 0.5,
+        "force": True,
+    }
+    base = _weak_base()
+    here = improve(base, cut, cut.stream, builder=BUILDERS["cnn"], **options)
+    there = improve_on_ray(base, cut, cut.stream, **options)
+    assert there.blob == here.blob and there.card == here.card
+    with pytest.raises(VerifyError, match="worse than the deployed one") as caught:
+        hopeless = {"recipe": dataclasses.replace(RECIPE, steps=1), "force": False}
+        improve_on_ray(here.blob, cut, cut.stream, **(options | hopeless))
+    assert caught.value.hint.startswith("label more frames")
 
 
 @pytest.mark.slow

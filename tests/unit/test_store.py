@@ -312,6 +312,14 @@ def test_two_computers_that_add_the_same_record(
     assert both.query("SELECT count(*) AS n FROM records").to_pylist() == [{"n": 3}]
 
 
+@pytest.mark.parametrize("name", ["file", "file/store"])
+@pytest.mark.parametrize("create", [False, True])
+def test_a_file_is_no_store(tmp_path: Path, name: str, create: bool) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(StoreError, match="file is a file, not a folder"):
+        Store.open(tmp_path / name, create)
+
+
 def test_a_url_that_leads_nowhere(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="cannot open nonsense://x"):
         Store.open("nonsense://x")

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from test_store import LOG_A, LOG_B, record
 
+from drip import cli
 from drip.data import load_npz
 from drip.errors import DataError, DripError
 from drip.store import REJECT, RecordKey, Store
@@ -216,6 +217,13 @@ def test_bad_sources(make: Callable[[Path], Path], tmp_path: Path, store: Store)
     assert "\n" not in caught.value.message
     assert caught.value.hint
     assert len(store) == 5
+
+
+def test_a_bad_source_leaves_no_empty_store(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("x")
+    command = ["store", "import", "--store", str(tmp_path / "store"), str(tmp_path / "text.txt")]
+    assert cli.main(command) == DataError.exit_code
+    assert not (tmp_path / "store").exists()
 
 
 def test_a_target_that_is_there_is_left_alone(store: Store, tmp_path: Path) -> None:

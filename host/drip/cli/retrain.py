@@ -6,7 +6,7 @@ Registered by drip.cli. Every one parses, calls one function of the package and 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.table import Table
@@ -67,6 +67,10 @@ def retrain(
         float, typer.Option(min=0.0, max=1.0, help="How much worse it may be; 0.01 = one point.")
     ] = 0.01,
     force: Annotated[bool, typer.Option("--force", help="Even when it is worse.")] = False,
+    engine: Annotated[
+        Literal["here", "ray"],
+        typer.Option(help="With --base: here, or a worker of the cluster at RAY_ADDRESS."),
+    ] = "here",
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="With --base .drip, else .keras to write."),
@@ -93,11 +97,13 @@ def retrain(
         apply_labels(kept_store, label_source(source), parts.fit.classes)
     kept = kept_store.dataset(parts.fit.classes)
     if deployed is None:
+        if engine != "here":
+            raise UsageError("--engine goes with --base", "name the deployed model")
         _plain(parts, kept, chosen, options, _seed(chosen, seed), target, json_target)
         return
     if base is not None and target.resolve() == base.resolve():
         raise UsageError(f"{target} is the deployed model", "name another file with -o")
-    from drip.improve import improve
+    from drip.improve import improve, improve_on_ray
     from drip.lineage import summary, write_card
 
     training = Training(
@@ -109,23 +115,27 @@ def retrain(
         balanced=balanced,
         robust=robust,
     )
-    with console.progress("training") as on_progress:
-        result = improve(
-            deployed,
-            parts,
-            kept,
-            builder=load_builder(options.builder),
-            builder_name=options.builder,
-            scaling=_scaling(chosen, parts.fit),
-            recipe=training,
-            seed=_seed(chosen, seed),
-            target_ratio=chosen.policy.target_ratio,
-            margin=margin,
-            force=force,
-            checkpoints=target.parent / f".{target.stem}.checkpoints",
-            store={"path": str(path), "records": len(kept_store)},
-            on_progress=on_progress,
-        )
+    settled: dict[str, Any] = {
+        "builder_name": options.builder,
+        "scaling": _scaling(chosen, parts.fit),
+        "recipe": training,
+        "seed": _seed(chosen, seed),
+        "target_ratio": chosen.policy.target_ratio,
+        "margin": margin,
+        "force": force,
+        "checkpoints": target.parent.resolve() / f".{target.stem}.checkpoints",
+        "store": {"path": str(path), "records": len(kept_store)},
+    }
+    if engine == "ray":
+        result = improve_on_ray(deployed, parts, kept, **settled)
+    else:
+        builder = load_builder(options.builder)
+        with console.progress("training") as on_progress:
+            result = improve(
+                deployed, parts, kept, builder=builder, on_progress=on_progress, **settled
+            )
+    if result.resumed_at:
+        console.note(f"went on from epoch {result.resumed_at}, where it had been stopped")
     _write_bytes(target, result.blob)
     _write_bytes(target.with_suffix(".tflite"), result.tflite)
     write_card(target, result.card)

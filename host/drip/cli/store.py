@@ -153,8 +153,10 @@ def import_(
 ) -> None:
     """Bring in frames and labels; what the store has already gets only its label."""
     from drip.store import Store
-    from drip.store.imports import import_into
+    from drip.store.imports import check_source, import_into
 
+    # What is nothing of that must not leave an empty store behind.
+    check_source(source)
     path = config.load(settings).store.path if where is None else where
     report = import_into(Store.open(path, create=True), source)
     figures = {"new_frames": report.new, "known_frames": report.known, "labels": report.labels}

@@ -31,6 +31,7 @@ _GARBLED_GRACE_S = 0.05
 _BACKOFF_S = (0.001, 0.05)
 
 _HINTS = {
+    wire.Err.ARGUMENT: "a frame must have the size that the model takes, a setting a valid value",
     wire.Err.BUSY: "try again in a moment",
     wire.Err.NO_CARD: "insert a card that was formatted for DRIP",
     wire.Err.NO_MODEL: "push a model with: drip deploy",

@@ -6,6 +6,7 @@ import json
 import secrets
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -30,8 +31,10 @@ def open_folder(root: Root, create: bool) -> None:
         create: Make it when there is nothing.
 
     Raises:
-        StoreError: No store there, another program's folder, a newer version, or no space.
+        StoreError: No store there, a file, another program's folder, a newer version, or no space.
     """
+    if root.fs is None and (file := _file_in(root.local)) is not None:
+        raise StoreError(f"{file} is a file, not a folder", "name another place for the store")
     try:
         text = root.read(_MARKER)
         if text is None:
@@ -134,6 +137,14 @@ class StoreFiles:
                 "restore it from a backup, or move it away to go on without it",
             ) from error
         _refuse_newer(file, version)
+
+
+def _file_in(path: Path) -> Path | None:
+    """What on the way to a folder is no folder."""
+    for part in (path, *path.parents):
+        if part.exists():
+            return None if part.is_dir() else part
+    return None
 
 
 def _create(root: Root) -> None:

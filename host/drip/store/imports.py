@@ -61,6 +61,15 @@ class _Found:
     x: NDArray[Any] | None = None
 
 
+def check_source(source: Path) -> None:
+    """See whether anything can be read there, without a store.
+
+    Raises:
+        DataError: As :func:`import_into`.
+    """
+    next(iter(_read(source)), None)
+
+
 def import_into(store: Store, source: Path) -> ImportReport:
     """Bring in frames and labels.
 

@@ -1,0 +1,50 @@
+"""Calling a function on a Ray cluster: a thin adapter, no scheduler of our own.
+
+``RAY_ADDRESS`` names the cluster; without it Ray starts workers on this computer. Workers need this
+package and see their own disks, and what a function takes and gives travels pickled.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from drip.errors import LinkError, MissingDependencyError
+
+__all__ = ["call"]
+
+_T = TypeVar("_T")
+
+
+def call(function: Callable[..., _T], *args: Any, **options: Any) -> _T:
+    """Call a function on a worker and wait for what it returns or raises.
+
+    Args:
+        function: Of a module that the workers can import.
+        *args: Of the function.
+        **options: Of the function.
+
+    Raises:
+        MissingDependencyError: Ray is not installed.
+        LinkError: There is no cluster at ``RAY_ADDRESS``, or the worker has died.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise MissingDependencyError("the engine ray needs Ray", "pip install drip[ray]") from error
+    mine = not ray.is_initialized()
+    try:
+        if mine:
+            ray.init(log_to_driver=False, logging_level="ERROR")
+        found: _T = ray.get(ray.remote(function).remote(*args, **options))
+        return found
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from error
+    except (ConnectionError, ray.exceptions.RayError) as error:
+        where = os.environ.get("RAY_ADDRESS", "this computer")
+        text = (str(error) or type(error).__name__).splitlines()[0][:100]
+        raise LinkError(f"Ray on {where}: {text}", "check RAY_ADDRESS and the cluster") from error
+    finally:
+        if mine:
+            ray.shutdown()
