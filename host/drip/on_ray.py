@@ -7,6 +7,7 @@ package and see their own disks, and what a function takes and gives travels pic
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -15,6 +16,8 @@ from drip.errors import LinkError, MissingDependencyError
 __all__ = ["call"]
 
 _T = TypeVar("_T")
+_CONNECT_S = 5.0
+_HINT = "check RAY_ADDRESS and the cluster; unset it to use this computer"
 
 
 def call(function: Callable[..., _T], *args: Any, **options: Any) -> _T:
@@ -34,6 +37,8 @@ def call(function: Callable[..., _T], *args: Any, **options: Any) -> _T:
     except ImportError as error:
         raise MissingDependencyError("the engine ray needs Ray", "pip install drip[ray]") from error
     mine = not ray.is_initialized()
+    if mine:
+        _check_address()
     try:
         if mine:
             ray.init(log_to_driver=False, logging_level="ERROR")
@@ -44,7 +49,20 @@ def call(function: Callable[..., _T], *args: Any, **options: Any) -> _T:
     except (ConnectionError, ray.exceptions.RayError) as error:
         where = os.environ.get("RAY_ADDRESS", "this computer")
         text = (str(error) or type(error).__name__).splitlines()[0][:100]
-        raise LinkError(f"Ray on {where}: {text}", "check RAY_ADDRESS and the cluster") from error
+        raise LinkError(f"Ray on {where}: {text}", _HINT) from error
     finally:
         if mine:
             ray.shutdown()
+
+
+def _check_address() -> None:
+    """Ray itself would try for minutes, and say so at length."""
+    address = os.environ.get("RAY_ADDRESS", "")
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _CONNECT_S).close()
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise LinkError(f"no Ray cluster at {address}: {reason}", _HINT) from error

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from drip import on_ray
 from drip.data import DIGITS_SCALING, Dataset, Splits, digits, split
-from drip.errors import DataError, ModelError, UsageError, VerifyError
+from drip.errors import DataError, LinkError, ModelError, UsageError, VerifyError
 from drip.improve import Comparison, Measured, calibration_error, improve, improve_on_ray
 from drip.lineage import card_path, history, read_card, summary, write_card
 from drip.models import BUILDERS
@@ -220,6 +221,13 @@ def test_a_cluster_makes_the_same_model() -> None:
         hopeless = {"recipe": dataclasses.replace(RECIPE, steps=1), "force": False}
         improve_on_ray(here.blob, cut, cut.stream, **(options | hopeless))
     assert caught.value.hint.startswith("label more frames")
+
+
+def test_a_cluster_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ray", reason="needs Ray: pip install drip[ray]")
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    with pytest.raises(LinkError, match=r"no Ray cluster at 127\.0\.0\.1:1"):
+        on_ray.call(len, [])
 
 
 @pytest.mark.slow
