@@ -191,7 +191,7 @@ class Chip:
         if self._error is not None:
             error, self._error = self._error, None
             raise error
-        assert self.faults == []
+        assert not self.faults, self.faults[:3]
         if self.is_off:
             self.restart()
             raise PowerLossError
@@ -225,7 +225,7 @@ class Chip:
             self._error = self._error or error
 
     def _dispatch(self, address: int, is_write: int) -> None:
-        for device in self.devices:
+        for device in reversed(self.devices):  # a later one may take addresses over
             if any(start <= address < end for start, end in device.windows):
                 if is_write:
                     self._pending = device, address, self.get(address)
@@ -236,20 +236,24 @@ class Chip:
 
 
 class Core:
-    """What any driver may need: clocks that become ready, SysTick, a timer, NVIC."""
+    """What any driver may need: clocks that become ready, SysTick, a timer, NVIC.
+
+    Attributes:
+        has_crystal: Otherwise neither the crystal nor the PLL becomes ready.
+    """
 
     windows = (
         (0x40000000, 0x40000400),  # TIM2
         (0x40007000, 0x40007400),  # PWR
-        (0x40023800, 0x40023C00),  # RCC
+        (0x40023800, 0x40023C04),  # RCC, wait states of the flash
         (0xE000E000, 0xE000F000),
     )
     RCC, TIM2_COUNT, TICK_CONTROL, TICK_LOAD, TICK = (
         0x40023800, 0x40000024, 0xE000E010, 0xE000E014, 0xE000E018,
     )  # fmt: skip
 
-    def __init__(self, chip: Chip) -> None:
-        self.chip = chip
+    def __init__(self, chip: Chip, has_crystal: bool = True) -> None:
+        self.chip, self.has_crystal = chip, has_crystal
         self._ticked_us = 0.0
         chip.devices.append(self)
 
@@ -263,12 +267,13 @@ class Core:
         if address == self.TIM2_COUNT:
             self.chip.put(address, int(self.chip.time_us))
         elif address == self.TICK:
+            self.tick()
             load = self.chip.get(self.TICK_LOAD)
             passed = (self.chip.time_us - self._ticked_us) / 1000 * (load + 1)
             self.chip.put(address, max(0, load - int(passed)))
 
     def written(self, address: int, value: int, before: int) -> None:
-        if address == self.RCC:  # what is switched on is ready
+        if address == self.RCC and self.has_crystal:  # what is switched on is ready
             ready = (value & 1) << 1 | (value >> 16 & 1) << 17 | (value >> 24 & 1) << 25
             self.chip.put(address, value & ~0x02020002 | ready)
         elif address == self.RCC + 8:

@@ -70,7 +70,7 @@ static uint64_t time_us(void *context)
     return clock_micros();
 }
 
-const drip_imu_bus_t chip_imu_bus = {
+drip_imu_bus_t chip_imu_bus = {
     .read = i2c_read,
     .write = i2c_write,
     .poll = i2c_poll,

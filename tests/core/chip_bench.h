@@ -19,7 +19,7 @@ void chip_restart(void);
 /* What the drivers need of the rest of the port. */
 extern int chip_uart_idle;
 extern uint32_t chip_watchdog_kicks;
-extern const drip_imu_bus_t chip_imu_bus;
+extern drip_imu_bus_t chip_imu_bus;
 
 /* The drivers: board.h. */
 int clock_start(void);

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import random
-
+import numpy as np
 from chip import FLASH, FLASH_BYTES, Chip
 
 KEYS = (0x45670123, 0xCDEF89AB)
@@ -14,7 +13,7 @@ PG, SER, STRT, LOCK, X32 = 1, 2, 1 << 16, 1 << 31, 2
 BSY, ERRORS, WRITE_PROTECTED = 1 << 16, 0xF2, 1 << 4
 OPTION_LOCK, OPTION_START = 1, 2
 FACTORY_OPTIONS = 0x0FFFAAED
-ERASE_US, PROGRAM_US = 1_200_000, 16
+ERASE_US, PROGRAM_US, ERASE_READS = 1_200_000, 16, 75
 
 
 def sectors() -> list[tuple[int, int]]:
@@ -32,7 +31,7 @@ class FlashInterface:
         programmed: Words.
         fail_at: Number of the operation that ends with an error; None = none does.
         options_written: How often.
-        busy_reads: Looks at SR that show it busy, of an operation.
+        busy_reads: Looks at SR that show it busy, of a word; of an erase, many times as many.
     """
 
     windows = ((FLASH, FLASH + FLASH_BYTES), (ACR, OPTCR + 4))
@@ -41,7 +40,7 @@ class FlashInterface:
         self.chip = chip
         self.cells = chip.words(FLASH)
         self.cells[:] = 0xFFFFFFFF
-        self.noise = random.Random(seed)
+        self.noise = np.random.default_rng(seed)
         self.erased: list[int] = []
         self.programmed = 0
         self.fail_at: int | None = None
@@ -71,12 +70,12 @@ class FlashInterface:
             first, last, value = self._work
             self._work = None
             if first == last:
-                self.cells[first] &= value | self.noise.getrandbits(32)
+                self.cells[first] &= value | int(self.noise.integers(0, 1 << 32))
             else:
-                spread = self.noise.choice((0, 0x5A5A5A5A, 0xFFFFFFFF))
-                end = self.noise.randrange(first, last + 1)
-                self.cells[first:end] = 0xFFFFFFFF
-                self.cells[end : last + 1] |= spread & self.noise.getrandbits(32)
+                cells = self.cells[first : last + 1]
+                share = self.noise.choice((0.01, 0.5, 0.99))
+                cells[self.noise.random(cells.size) < share] = 0xFFFFFFFF
+                cells |= self.noise.integers(0, 1 << 32, dtype=np.uint32)
         self.chip.put(SR, 0)
 
     def read(self, address: int) -> None:
@@ -103,7 +102,7 @@ class FlashInterface:
 
     def _start(self, first: int, last: int, value: int, time_us: int) -> None:
         self._work = first, last, value
-        self._left = self.busy_reads
+        self._left = self.busy_reads * (1 if first == last else ERASE_READS)
         self.chip.put(SR, self.chip.get(SR) | BSY)
         self.chip.time_us += time_us
 

@@ -12,6 +12,7 @@ enum {
     PRIORITY_I2C = 0x80, /* after the UART, before the millisecond */
     TIMEOUT_MS = 5,      /* 16 bytes at 100 kHz take 2 ms */
     READ = 1,
+    SPINS_STOP = 5000, /* 0.1 ms at least: a byte that is still coming, and the stop, take 25 us */
 };
 enum {
     CR1_PE = 1 << 0,
@@ -28,6 +29,7 @@ enum {
     SR1_BTF = 1 << 2,
     SR1_RXNE = 1 << 6,
     SR1_TXE = 1 << 7,
+    SR1_AF = 1 << 10,
     SR1_ERRORS = 0xDF00,
 };
 enum { IDLE, REGISTER, VALUE, LAST, TURN, DATA, DONE, FAILED };
@@ -115,15 +117,11 @@ void i2c_event_isr(void)
         received();
     } else if (move.stage == LAST && !move.reads && (status & SR1_BTF) != 0) {
         stop(DONE);
+    } else if (move.stage == TURN) {
+        (void)i2c->DR; /* takes BTF away: on a bus that hangs it would call for ever */
     } else if (status & SR1_TXE) {
         sent();
     }
-}
-
-void i2c_error_isr(void)
-{
-    I2C1_REGS->SR1 &= ~(uint32_t)SR1_ERRORS;
-    stop(FAILED);
 }
 
 static void set_up(void)
@@ -140,12 +138,34 @@ static void set_up(void)
     i2c->CR1 = CR1_PE;
 }
 
-/* A sensor that lost the clock in the middle of a byte holds the data line: nine clocks set it free. */
+void i2c_error_isr(void)
+{
+    i2c_regs_t *i2c = I2C1_REGS;
+
+    if ((i2c->SR1 & SR1_ERRORS) == SR1_AF && (i2c->CR1 & (CR1_START | CR1_STOP)) == 0) {
+        i2c->SR1 &= ~(uint32_t)SR1_ERRORS;
+        stop(FAILED);
+        return;
+    }
+    /* Whose the bus is now is not known; CR1 takes no stop while it still has something to do. */
+    set_up();
+    move.stage = FAILED;
+}
+
+static void connect(void)
+{
+    pin_alternate(BOARD_I2C_SCL, FUNCTION_I2C1, 1, 1);
+    pin_alternate(BOARD_I2C_SDA, FUNCTION_I2C1, 1, 1);
+}
+
+/* A sensor that lost the clock in the middle of a byte holds the data line: nine clocks set it free. The
+ * pins are open drain before, for a sensor may hold the clock, too. */
 static void free_bus(void)
 {
     uint32_t started;
     int i;
 
+    connect();
     pin_output(BOARD_I2C_SCL, 1);
     for (i = 0; i < 18; i++) {
         pin_set(BOARD_I2C_SCL, i & 1);
@@ -153,14 +173,13 @@ static void free_bus(void)
         while ((uint32_t)clock_micros() - started < 5) {
         }
     }
+    connect();
 }
 
 void i2c_start(void)
 {
     RCC_REGS->APB1ENR |= RCC_APB1_I2C1;
     free_bus();
-    pin_alternate(BOARD_I2C_SCL, FUNCTION_I2C1, 1, 1);
-    pin_alternate(BOARD_I2C_SDA, FUNCTION_I2C1, 1, 1);
     set_up();
     NVIC_IPR(EVENT_IRQ) = PRIORITY_I2C;
     NVIC_IPR(ERROR_IRQ) = PRIORITY_I2C;
@@ -172,6 +191,12 @@ static int begin(uint8_t address, uint8_t reg)
 {
     i2c_regs_t *i2c = I2C1_REGS;
 
+    /* The stop of the transfer before takes a few bits. Longer: the bus hangs. */
+    if (!clock_wait(&i2c->CR1, CR1_STOP, 0, SPINS_STOP)) {
+        free_bus();
+        set_up();
+    }
+    (void)i2c->DR; /* a byte too many, when the processor came late */
     move.address = address;
     move.reg = reg;
     move.at = 0;
@@ -212,6 +237,7 @@ int i2c_poll(void *context)
         return DRIP_ERR_BUSY;
     }
     I2C1_REGS->CR2 &= ~(uint32_t)(CR2_ITEVTEN | CR2_ITBUFEN | CR2_ITERREN);
+    free_bus();
     set_up();
     move.stage = FAILED;
     return DRIP_ERR_TIMEOUT;
