@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Compile the ESP32 port against the headers of a real ESP-IDF, without Espressif's compilers.
 
-Usage: python tests/ports/esp_idf_headers.py ESP_IDF [--target esp32c3]
+Usage: python tests/ports/esp_idf_headers.py ESP_IDF [--target esp32c3 [--sdkconfig FILE]]
 
 ESP_IDF is a checkout, or its headers alone. For ESP32-C3 objects are made with Debian's RISC-V
 compiler; for ESP32 and ESP32-S3 the same compiler, told that it is Xtensa's, checks names, types
-and arguments. Nothing is linked. What `idf.py menuconfig` would write is in ``SDKCONFIG`` below.
+and arguments. Nothing is linked. FILE is a sdkconfig.h that ESP-IDF's kconfgen has made for the
+target; without one, the least that the headers ask for is in ``SDKCONFIG`` below.
 """
 
 from __future__ import annotations
@@ -122,9 +123,11 @@ def version(idf: Path) -> str:
     return ".".join(re.findall(r"ESP_IDF_VERSION_(?:MAJOR|MINOR|PATCH)\s+(\d+)", text)[:3])
 
 
-def check(idf: Path, target: str, folder: Path) -> int:
+def check(idf: Path, target: str, folder: Path, config: str) -> int:
     """Compile every file with every option. Returns how many did not."""
-    (folder / "sdkconfig.h").write_text(sdkconfig(target))
+    # ESP-IDF 5.5 has newlib by default; the compiler here has picolibc.
+    config = config.replace("CONFIG_LIBC_NEWLIB 1", "CONFIG_LIBC_PICOLIBC 1")
+    (folder / "sdkconfig.h").write_text(config)
     command = ["riscv64-unknown-elf-gcc", "-mabi=ilp32", "--specs=picolibc.specs", "-std=gnu17"]
     command += ["-march=rv32imc_zicsr_zifencei", "-O2", "-Wall", "-Wextra", "-Werror"]
     command += ["-DESP_PLATFORM=1", "-D_GNU_SOURCE", f"-I{folder}"]
@@ -152,11 +155,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("idf", type=Path, help="folder of ESP-IDF")
     parser.add_argument("--target", choices=TARGETS, action="append")
+    parser.add_argument("--sdkconfig", type=Path, help="sdkconfig.h of the target")
     arguments = parser.parse_args()
+    targets = arguments.target or TARGETS
+    if arguments.sdkconfig is not None and len(targets) != 1:
+        parser.error("--sdkconfig goes with one --target")
+    failed = 0
     with tempfile.TemporaryDirectory() as folder:
-        failed = sum(
-            check(arguments.idf, target, Path(folder)) for target in arguments.target or TARGETS
-        )
+        for target in targets:
+            made = arguments.sdkconfig
+            config = sdkconfig(target) if made is None else made.read_text()
+            failed += check(arguments.idf, target, Path(folder), config)
     return 1 if failed else 0
 
 
