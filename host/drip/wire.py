@@ -12,7 +12,7 @@ import struct
 from dataclasses import dataclass
 from typing import ClassVar
 
-SCHEMA_HASH = 0xb8e23d9c
+SCHEMA_HASH = 0xfbf77ca8
 PROTOCOL = 1
 
 BLOB_MAGIC = 0x50495244  # 'DRIP' little-endian: first word of a model blob

@@ -8,7 +8,7 @@
 #endif
 
 uint32_t drip_wire_schema_hash(void) {
-    return 0xb8e23d9cu;
+    return 0xfbf77ca8u;
 }
 
 _Static_assert(sizeof(drip_stream_t) == 24, "stream");
