@@ -143,6 +143,11 @@ class Device:
         return [self.feed(frame) for frame in frames]
 
     @property
+    def period_us(self) -> int:
+        """Time between two frames."""
+        return self._period_us
+
+    @property
     def score_kind(self) -> int:
         """The ``wire.ScoreKind`` in use."""
         return int(self._device.score.kind)

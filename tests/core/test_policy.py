@@ -13,12 +13,13 @@ THRESHOLDS = [0, 30000, 65535]
 
 
 class Policy:
-    """A policy with defaults except for the settings named."""
+    """A policy of fixed thresholds with defaults except for the settings named."""
 
     def __init__(self, **settings: int) -> None:
         self.policy: Any = ffi.new("drip_policy_t *")
         config: Any = ffi.new("drip_policy_config_t *")
         lib.drip_policy_defaults(config)
+        config.kind = PolicyKind.THRESHOLD
         for name, value in settings.items():
             setattr(config, name, value)
         self.code = lib.drip_policy_init(self.policy, config)
@@ -40,7 +41,9 @@ class Policy:
 def test_defaults() -> None:
     config: Any = ffi.new("drip_policy_config_t *")
     lib.drip_policy_defaults(config)
-    assert (config.kind, config.threshold, config.seed) == (PolicyKind.THRESHOLD, 65536, 1)
+    assert (config.kind, config.threshold, config.seed) == (PolicyKind.TARGET, 65536, 1)
+    # As the model was calibrated, both.
+    assert (config.target, config.redundancy) == (0, 65536)
     assert round(config.random_share / 65536, 3) == 0.05
 
 

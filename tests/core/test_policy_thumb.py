@@ -85,6 +85,7 @@ def test_a_look_costs_nothing_while_the_rule_is_off() -> None:
     policy: Any = ffi.new("drip_policy_t *")
     config: Any = ffi.new("drip_policy_config_t *")
     lib.drip_policy_defaults(config)
+    config.redundancy = 0
     assert lib.drip_policy_init(policy, config) == 0
     lib.drip_policy_look(policy, net.nn)
     assert policy.thumb_cells == 0

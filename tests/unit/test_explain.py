@@ -55,6 +55,7 @@ def test_a_frame_is_explained_by_what_the_device_does() -> None:
     score = model.score(one, ScoreKind.RANDOM)
     settings = {
         Config.SCORE_KIND: ScoreKind.RANDOM,
+        Config.POLICY_KIND: PolicyKind.THRESHOLD,
         Config.THRESHOLD: score.percentile + 1,
         Config.RANDOM_SHARE: 0,
     }

@@ -17,7 +17,7 @@ from drip.bench.select_plan import QUICK, Cell, Plan, Policy, Rows
 from drip.bench.select_stats import Difference, holm, paired, verdict
 from drip.data import Dataset
 from drip.errors import ConfigError, DataError, UsageError
-from drip.wire import Config, ScoreKind
+from drip.wire import Config, PolicyKind, ScoreKind
 
 
 @pytest.fixture(scope="module")
@@ -121,18 +121,23 @@ def quick(**changes: object) -> Plan:
 
 def test_a_plan_lists_every_cell_once() -> None:
     keys = [c.key for c in quick().cells()]
-    assert len(keys) == len(set(keys)) == 2 * 2 * (4 * 2 + 2)
-    assert "digits/1/bursty/margin/0.4/equal/validation" in keys
+    assert len(keys) == len(set(keys)) == 2 * 2 * (9 + 2)
+    assert "digits/1/bursty/margin/0.5/equal/validation" in keys
     assert set(PROTOCOLS) >= {"iid", "bursty"}
 
 
 def test_settings_are_resolved() -> None:
+    # Not what a board does by default: committed plans must mean what they meant.
+    base = {Config.POLICY_KIND: PolicyKind.THRESHOLD, Config.REDUNDANCY: 0}
     policy = Policy("p", settings={"SCORE_KIND": "margin", "THRESHOLD": "@drop", "SEED": 7})
-    assert policy.resolve(0.25) == {
+    assert policy.resolve(0.25) == base | {
         Config.SCORE_KIND: ScoreKind.MARGIN,
         Config.THRESHOLD: round(0.75 * 65535),
         Config.SEED: 7,
     }
+    paced = Policy("p", settings={"POLICY_KIND": "TARGET", "PACE_S": "@pace"})
+    assert paced.resolve(0.25, 99)[Config.PACE_S] == 99
+    assert paced.resolve(0.25, 99)[Config.POLICY_KIND] == PolicyKind.TARGET
     with pytest.raises(ConfigError, match="no setting NONSENSE"):
         Policy("p", settings={"NONSENSE": 1}).resolve(0.5)
 
@@ -175,10 +180,11 @@ def test_rows_survive_a_line_cut_short(tmp_path: Path) -> None:
 
 def test_random_draws_the_achieved_count(pool: Pool) -> None:
     plan, view = quick(), make_view(pool, 0, "iid")
+    first = plan.device_policies[0].name
     rng = np.random.default_rng(0)
     predicted = rng.integers(0, 10, 800).astype(np.uint8)
     kept = rng.random(800) < np.where(predicted < 5, 0.2, 0.7)
-    decisions = {"evidence/keep": kept, "margin/keep": ~kept, "class_1": predicted}
+    decisions = {f"{first}/keep": kept, "margin/keep": ~kept, "class_1": predicted}
 
     def mask(kind: str, match: str = "") -> np.ndarray:
         return choose(Policy("x", kind, match), plan, decisions, view, 0.4, 5)

@@ -13,13 +13,17 @@ from drip.wire import Config, Drop, PolicyKind, Reason, ScoreKind
 
 pytest.importorskip("drip._core", reason="needs the compiled core: make setup")
 pytest.importorskip("sklearn", reason="needs scikit-learn: pip install drip[train]")
+from drip.bench.select_plan import Plan
 from drip.calibrate import calibrate
 from drip.data import Dataset
 from drip.data import digits as load_digits
 from drip.simulate import Device
 
-BLOB = (Path(__file__).parents[2] / "models" / "digits" / "model.drip").read_bytes()
+ROOT = Path(__file__).parents[2]
+BLOB = (ROOT / "models" / "digits" / "model.drip").read_bytes()
+PLANS = ROOT / "docs" / "results" / "select" / "plans"
 TARGET = {Config.POLICY_KIND: PolicyKind.TARGET}
+FIXED = {Config.POLICY_KIND: PolicyKind.THRESHOLD, Config.REDUNDANCY: 0}
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +51,8 @@ def test_the_target_is_kept_within_two_points_under_drift(
     blob: bytes, digits: Dataset, kind: ScoreKind, target: float
 ) -> None:
     stream = drifting(digits)
-    settings = {**TARGET, Config.SCORE_KIND: kind, Config.TARGET: round(target * 65536)}
+    # The stream repeats itself, which is another rule's business.
+    settings = {Config.SCORE_KIND: kind, Config.TARGET: round(target * 65536), Config.REDUNDANCY: 0}
     device = Device(blob, settings=settings)
     kept = np.array([r.keep for r in device.run(stream)])
     assert abs(kept.mean() - target) < 0.01
@@ -56,8 +61,25 @@ def test_the_target_is_kept_within_two_points_under_drift(
     assert round(device.status().target / 65535, 3) == target
 
 
+def test_a_board_that_was_told_nothing_does_what_was_validated(
+    blob: bytes, digits: Dataset
+) -> None:
+    """docs/results/select/plans/confirm.json, policy default, at the calibrated share."""
+    plan = Plan.load(PLANS / "confirm.json")
+    settings = plan.policy("default").resolve(0.3)
+    assert (settings[Config.POLICY_KIND], settings[Config.REDUNDANCY]) == (PolicyKind.TARGET, 65536)
+    frames = np.repeat(digits.x[600:1200], 2, axis=0)
+    told, untold = Device(blob, settings=settings), Device(blob)
+    assert told.run(frames) == untold.run(frames)
+    status = untold.status()
+    assert status.dropped_redundant > 50 and status.kept_random > 20
+    assert status.target / 65535 == pytest.approx(0.3, abs=1e-3)
+    fixed = Device(blob, settings=FIXED)
+    assert [r.keep for r in fixed.run(frames)] != [r.keep for r in untold.run(frames)]
+
+
 def test_a_fixed_threshold_drifts_and_the_status_tells(blob: bytes, digits: Dataset) -> None:
-    device = Device(blob)
+    device = Device(blob, settings=FIXED)
     fixed = np.array([r.keep for r in device.run(digits.x[600:1797])])
     assert abs(fixed.mean() - 0.3) < 0.06
     calm = device.status()

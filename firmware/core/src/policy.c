@@ -35,7 +35,8 @@ void drip_policy_defaults(drip_policy_config_t *config)
     config->seed = 1;
     config->random_share = DEFAULT_RANDOM_SHARE;
     config->drift_limit = DEFAULT_DRIFT_LIMIT;
-    config->kind = DRIP_POLICY_THRESHOLD;
+    config->kind = DRIP_POLICY_TARGET;
+    config->redundancy = DRIP_REDUNDANCY_CALIBRATED;
 }
 
 int drip_policy_check(const drip_policy_config_t *config)

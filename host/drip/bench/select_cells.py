@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 
 from drip import __version__
 from drip.bench.select_data import Pool, View, make_view
-from drip.bench.select_decide import choose, load_decisions
+from drip.bench.select_decide import choose, load_decisions, make_blob
 from drip.bench.select_jax import Job, Trained
 from drip.bench.select_plan import Cell, Plan
 from drip.errors import DataError
-from drip.retrain import evaluate
+from drip.retrain import evaluate, evaluate_int8
 
 if TYPE_CHECKING:
     from drip.bench.select import Workplace
@@ -122,7 +122,11 @@ def measure(result: Trained, plan: Plan, facts: dict[str, Any], pool: Pool) -> d
     part = view.validation if plan.part == "validation" else view.test
     measured = evaluate(result.predictions, part.y)
     hits = np.packbits(result.predictions == part.y)
-    return {
+    int8 = {}
+    if plan.int8:
+        blob = make_blob(result.weights, view.fit.x, view.fit.classes, pool.scaling)
+        int8 = {"int8_accuracy": evaluate_int8(blob, part).accuracy}
+    return int8 | {
         "accuracy": measured.accuracy,
         "balanced_accuracy": measured.balanced_accuracy,
         "n": measured.n,

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from drip import wire
 from drip.bench.select_data import View
 from drip.bench.select_plan import Plan, Policy
 from drip.data import InputScaling
@@ -72,7 +73,8 @@ def decide(
     card = _CARD_EXTRA + len(view.stream) * (frame_bytes + _RECORD_BYTES)
     decisions: Decisions = {}
     for policy in policies:
-        device = Device(ready, card_bytes=card, settings=policy.resolve(keep))
+        pace_s = _pace_s(ready, card, keep) if "@pace" in policy.settings.values() else 0
+        device = Device(ready, card_bytes=card, settings=policy.resolve(keep, pace_s))
         results = device.run(view.stream.x)
         decisions[f"{policy.name}/keep"] = np.array([r.keep for r in results], bool)
         decisions[f"{policy.name}/reason"] = np.array([r.reason for r in results], np.uint8)
@@ -84,6 +86,17 @@ def decide(
         decisions["logits"] = logits.astype(np.float32)
         decisions["features"] = features.astype(np.float32)
     return decisions
+
+
+def _pace_s(blob: bytes, card_bytes: int, keep: float) -> int:
+    """Seconds in which a simulated card gets full when a share of the frames is kept."""
+    from drip.simulate import Device
+
+    device = Device(blob, card_bytes=card_bytes)
+    model = device.model
+    frame_bytes = int(np.prod(model.frame_shape)) * model.frame_dtype.itemsize
+    record = wire.RecordHeader.SIZE + -(-frame_bytes // wire.RECORD_ALIGN) * wire.RECORD_ALIGN
+    return round(device.status().log_capacity / (keep * record) * device.period_us / 1e6)
 
 
 def choose(

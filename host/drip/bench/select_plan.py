@@ -23,6 +23,8 @@ HOST_KINDS = ("random", "class_random", *REFERENCES, "full", "seed")
 (class_random: per predicted class), three references that need a host, everything, and nothing."""
 _ENUMS = {"SCORE_KIND": wire.ScoreKind, "POLICY_KIND": wire.PolicyKind}
 _FULL_RANGE = 65535
+BASE = {wire.Config.POLICY_KIND: int(wire.PolicyKind.THRESHOLD), wire.Config.REDUNDANCY: 0}
+"""Calibrated thresholds without the redundancy rule: plans name what differs."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,9 @@ class Policy:
         kind: ``"device"`` or one of :data:`HOST_KINDS`.
         match: Policy whose achieved count is drawn; empty = the first device policy.
         settings: CONFIG keys by name, of the device; a value is an integer, the name of a score or
-            policy kind, ``"@keep"`` (share to keep, 0..65535) or ``"@drop"`` (its complement).
+            policy kind, ``"@keep"`` (share to keep, 0..65535), ``"@drop"`` (its complement) or
+            ``"@pace"`` (seconds in which the card gets full when the share is kept). What is not
+            named is as in :data:`BASE`, whatever a board does that was told nothing.
     """
 
     name: str
@@ -42,19 +46,25 @@ class Policy:
     match: str = ""
     settings: dict[str, int | str] = field(default_factory=dict)
 
-    def resolve(self, keep: float) -> dict[wire.Config, int]:
+    def resolve(self, keep: float, pace_s: int = 0) -> dict[wire.Config, int]:
         """Settings for a share to keep.
+
+        Args:
+            keep: The share.
+            pace_s: What ``"@pace"`` stands for.
 
         Raises:
             ConfigError: A key or value is unknown.
         """
-        resolved = {}
+        resolved = dict(BASE)
         for key, value in self.settings.items():
             try:
                 if value == "@keep":
                     number = round(_FULL_RANGE * keep)
                 elif value == "@drop":
                     number = round(_FULL_RANGE * (1 - keep))
+                elif value == "@pace":
+                    number = pace_s
                 elif isinstance(value, str):
                     number = int(_ENUMS[key][value.upper()])
                 else:
@@ -103,6 +113,7 @@ class Plan:
         epochs, batch: Of training on all frames.
         fit_epochs: Of the first model, on the fit part.
         first_seed: See above.
+        int8: Convert every trained network, and measure it as the C core runs it, too.
     """
 
     name: str
@@ -117,6 +128,7 @@ class Plan:
     batch: int = 64
     fit_epochs: int = 80
     first_seed: int = 0
+    int8: bool = False
 
     def __post_init__(self) -> None:
         unknown = [d for d in self.datasets if d not in RECIPES]
@@ -187,12 +199,14 @@ class Plan:
         chain = [dataclasses.asdict(policy)]
         if policy.kind not in (DEVICE, "full", "seed"):
             chain.append(dataclasses.asdict(self.policy(self.matched(policy))))
-        content = {
+        content: dict[str, Any] = {
             "chain": chain,
             "cell": [cell.dataset, cell.protocol, cell.keep, cell.steps, cell.part],
             "training": [self.epochs, self.batch, self.fit_epochs],
             "recipe": dataclasses.asdict(RECIPES[cell.dataset]),
         }
+        if self.int8:
+            content["int8"] = True
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 

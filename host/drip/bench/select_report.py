@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +106,8 @@ def summarise(
         }  # fmt: skip
         for name in ("retention", "accuracy", "balanced_accuracy", "bytes", "epochs"):
             entry[name] = float(np.mean([r[name] for r in own.values()]))
+        if all("int8_accuracy" in r for r in own.values()):
+            entry["int8_accuracy"] = float(np.mean([r["int8_accuracy"] for r in own.values()]))
         entry["accuracy_sd"] = float(np.std([r["accuracy"] for r in own.values()]))
         for name in ("duplicate_share", "originals_kept", "originals"):
             entry[name] = float(np.mean([r[name] for r in own.values()]))
@@ -142,22 +144,35 @@ def _reference(
     return None
 
 
-COLUMNS = (
-    "data set", "protocol", "policy", "keep", "steps", "kept", "accuracy", "balanced", "vs full",
-    "verdict", "vs random",
-)  # fmt: skip
+# What is wanted of an entry, for people; "int8" only where it was measured.
+_COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
+    "data set": lambda e: str(e["dataset"]),
+    "protocol": lambda e: str(e["protocol"]),
+    "policy": lambda e: str(e["policy"]),
+    "keep": lambda e: f"{e['keep']:.0%}",
+    "steps": lambda e: str(e["steps"]),
+    "kept": lambda e: f"{e['retention']:.1%}",
+    "accuracy": lambda e: f"{e['accuracy']:.2%}",
+    "int8": lambda e: f"{e['int8_accuracy']:.2%}" if "int8_accuracy" in e else "",
+    "balanced": lambda e: f"{e['balanced_accuracy']:.2%}",
+    "vs full": lambda e: _points(e.get("vs_full")),
+    "verdict": lambda e: str(e.get("verdict", "")),
+    "vs random": lambda e: _points(e.get("vs_random")),
+}
+SHORT = ("data set", "protocol", "policy", "kept", "accuracy", "int8", "vs random")
+"""Columns that fit a terminal."""
 
 
-def table(entries: Sequence[dict[str, Any]]) -> list[list[str]]:
-    """Lines of a table with :data:`COLUMNS`; differences in points with 90 % two-sided bounds."""
-    return [
-        [
-            e["dataset"], e["protocol"], e["policy"], f"{e['keep']:.0%}", e["steps"],
-            f"{e['retention']:.1%}", f"{e['accuracy']:.2%}", f"{e['balanced_accuracy']:.2%}",
-            _points(e.get("vs_full")), e.get("verdict", ""), _points(e.get("vs_random")),
-        ]
-        for e in entries
-    ]  # fmt: skip
+def columns(entries: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+    """Heads of :func:`table`."""
+    int8 = any("int8_accuracy" in e for e in entries)
+    return tuple(name for name in _COLUMNS if int8 or name != "int8")
+
+
+def table(entries: Sequence[dict[str, Any]], names: Sequence[str] | None = None) -> list[list[str]]:
+    """Lines of a table; differences in points with 90 % two-sided bounds."""
+    wanted = columns(entries) if names is None else names
+    return [[_COLUMNS[name](entry) for name in wanted] for entry in entries]
 
 
 def _points(difference: dict[str, float] | None) -> str:
@@ -169,10 +184,10 @@ def _points(difference: dict[str, float] | None) -> str:
 
 def markdown(entries: Sequence[dict[str, Any]]) -> str:
     """The table as Markdown."""
-    lines = [
-        "| " + " | ".join(COLUMNS) + " |",
-        "|---|---|---|---:|---|---:|---:|---:|---:|---|---:|",
-    ]
+    names = columns(entries)
+    left = ("data set", "protocol", "policy", "steps", "verdict")
+    rule = "|".join("---" if name in left else "---:" for name in names)
+    lines = ["| " + " | ".join(names) + " |", f"|{rule}|"]
     lines += ["| " + " | ".join(row) + " |" for row in table(entries)]
     return "\n".join(lines) + "\n"
 

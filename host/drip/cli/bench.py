@@ -156,7 +156,8 @@ def select(
     if document is not None:
         text = report.into_document(chosen.name, entries, document.read_text())
         write_atomic(document, lambda stream: stream.write(text.encode()))
-    console.tables(json_target).print(_table(report.COLUMNS, report.table(entries)))
+    names = [name for name in report.SHORT if name in report.columns(entries)]
+    console.tables(json_target).print(_table(names, report.table(entries, names)))
     console.write_json(json_target, entries)
 
 

@@ -79,7 +79,8 @@ typedef struct {
     drip_thumb_t ring[DRIP_THUMB_RING];            /* of frames kept lately */
 } drip_policy_t;
 
-/* Default settings: calibrated threshold, 5 % random share, seed 1. */
+/* Default settings, those of docs/SELECTION.md: TARGET at the calibrated share, 5 % random share,
+ * redundancy as calibrated, seed 1. */
 void drip_policy_defaults(drip_policy_config_t *config);
 
 /* Starts a policy. Returns DRIP_ERR_OK or DRIP_ERR_ARGUMENT. */
