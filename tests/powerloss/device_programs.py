@@ -23,7 +23,7 @@ def device_program(name: str, folder: Path, sanitized: bool = False) -> Path:
     if os.name == "nt" or shutil.which(compiler[0]) is None:
         pytest.skip(f"needs a C compiler for POSIX; {compiler[0]} is missing: install gcc or clang")
     target = folder / (f"{name}-sanitized" if sanitized else name)
-    sources = [HERE / f"{name}.c", HERE / "board.c", HERE / "sim.c"]
+    sources = [HERE / f"{name}.c", HERE / "board.c", HERE / "sim.c", HERE / "reader.c"]
     sources += sorted((CORE / "src").rglob("*.c"))
     flags = [*FLAGS, *(SANITIZED if sanitized else PLAIN), "-I", CORE / "include", "-I", HERE]
     command = [*compiler, *flags, *sources, "-o", target]

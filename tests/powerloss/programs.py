@@ -28,7 +28,8 @@ def build(name: str, folder: Path, flags: list[str]) -> Path:
     compiler = os.environ.get("CC", "cc").split()
     if os.name == "nt" or shutil.which(compiler[0]) is None:
         pytest.skip(f"needs a C compiler for POSIX; {compiler[0]} is missing: install gcc or clang")
-    sources = [HERE / f"{name}.c", HERE / "sim.c", *sorted((CORE / "src").glob("log*.c"))]
+    sources = [HERE / f"{name}.c", HERE / "sim.c", HERE / "reader.c"]
+    sources += sorted((CORE / "src").glob("log*.c"))
     sources.append(CORE / "src" / "bytes.c")
     target = folder / name
     command = [*compiler, *FLAGS, *flags, "-I", CORE / "include", "-I", HERE, *sources]

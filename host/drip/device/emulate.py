@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from drip.device.launch import read_blob
 from drip.errors import CardError, LinkError, MissingDependencyError, ModelError
 
 __all__ = [
@@ -245,16 +246,9 @@ def push_model(device: EmulatedDevice, model: str | os.PathLike[str] | None) -> 
     """Make the board run a model, as a user does it."""
     if model is None:
         return
-    from drip.compile.blob import unpack_blob
     from drip.deploy import deploy
     from drip.device import connect
 
-    try:
-        content = Path(model).read_bytes()
-    except OSError as error:
-        raise ModelError(
-            f"cannot read {os.fspath(model)}: {error.strerror}", "pass a .drip file"
-        ) from error
-    unpack_blob(content)
+    content = read_blob(model)
     with connect(device.url) as client:
         deploy(client, content)

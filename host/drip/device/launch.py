@@ -209,18 +209,28 @@ def launch_native(
 
 def _check_files(card: str | os.PathLike[str] | None, model: str | os.PathLike[str] | None) -> None:
     """Refuse what is missing or damaged with the error that it is, before a process starts."""
-    from drip.compile.blob import unpack_blob
-
     if card is not None and not Path(card).is_file():
         raise CardError(f"no such card image: {os.fspath(card)}", "make one with: drip card format")
     if model is not None:
-        try:
-            content = Path(model).read_bytes()
-        except OSError as error:
-            raise ModelError(
-                f"cannot read {os.fspath(model)}: {error.strerror}", "pass a .drip file"
-            ) from error
-        unpack_blob(content)
+        read_blob(model)
+
+
+def read_blob(path: str | os.PathLike[str]) -> bytes:
+    """The content of a model file that is whole.
+
+    Raises:
+        ModelError: It cannot be read, or is damaged.
+    """
+    from drip.compile.blob import unpack_blob
+
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise ModelError(
+            f"cannot read {os.fspath(path)}: {error.strerror}", "pass a .drip file"
+        ) from error
+    unpack_blob(content)
+    return content
 
 
 def _first_line(process: subprocess.Popen[bytes]) -> str:
