@@ -158,7 +158,9 @@ def test_a_request_with_settings_is_understood() -> None:
     assert settings(device) == VALUES | LATER
 
 
-@pytest.mark.parametrize(("key", "length"), [(0, 4), (max(Config) + 1, 4), (0x7FFF, 4), (Config.TARGET, 8)])
+@pytest.mark.parametrize(
+    ("key", "length"), [(0, 4), (max(Config) + 1, 4), (0x7FFF, 4), (Config.TARGET, 8)]
+)
 def test_what_is_unknown_in_a_request_is_refused_by_its_key(key: int, length: int) -> None:
     device = configurable()
     before = settings(device)

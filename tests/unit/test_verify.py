@@ -119,6 +119,19 @@ def test_padding_before_a_convolution_becomes_part_of_it(
     assert verify(tflite, inputs=1).fused == ("padded",) * fused
 
 
+@pytest.mark.parametrize(("cells", "after", "fused"), [(1, 2, 0), (2, 2, 0), (3, 2, 0), (2, 1, 1)])
+def test_padding_that_a_last_window_would_lie_in_stays(cells: int, after: int, fused: int) -> None:
+    """SAME pads a window of 4 by 1 in front and 2 behind, beside what PAD adds."""
+    build, rng, x = starting((1, 1, cells, 2))
+    padded = build.tensor((1, 1, cells + after, 2), 0.04, -3, name="padded")
+    table = build.constant([[0, 0], [0, 0], [0, after], [0, 0]])
+    build.op("PAD", [x, table], padded)
+    y = add_conv(build, rng, padded, 3, (1, 4))
+    tflite = build.finish([x], [y])
+    check(tflite)
+    assert verify(tflite, inputs=1).fused == ("padded",) * fused
+
+
 @pytest.mark.parametrize("depthwise", [False, True])
 def test_space_to_batch_becomes_dilation(depthwise: bool) -> None:
     build, rng, x = starting((1, 8, 7, 3))

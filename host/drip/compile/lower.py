@@ -192,16 +192,16 @@ class _Lowering:
     def _pads(self, pad: Step, step: Step) -> bool:
         """Whether `step` sees the padded image unchanged in shape and in its real zero."""
         source, padded, seen = (self.values[i] for i in (pad.in0, pad.out, step.in0))
+        out, fields = self.values[step.out], step.fields
         same_shape = (padded.h, padded.w, padded.c) == (seen.h, seen.w, seen.c)
-        fields = step.fields
-        for axis, before, after in (
-            ("h", pad.fields["pad_top"], padded.h - source.h - pad.fields["pad_top"]),
-            ("w", pad.fields["pad_left"], padded.w - source.w - pad.fields["pad_left"]),
+        for axis, side, cells, windows in (
+            ("h", "pad_top", source.h, out.h),
+            ("w", "pad_left", source.w, out.w),
         ):
-            # Kernels rely on every window touching the image.
+            # Kernels rely on every window touching the image: the first and the last of them do.
+            before = fields[side] + pad.fields[side]
             reach = (fields[f"kernel_{axis}"] - 1) * fields[f"dilation_{axis}"]
-            own = fields["pad_top" if axis == "h" else "pad_left"]
-            if own + before > reach or own + after > reach:
+            if before > reach or (windows - 1) * fields[f"stride_{axis}"] >= cells + before:
                 return False
         return same_shape and source.zero_point == padded.zero_point == seen.zero_point
 
