@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -10,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tty
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,18 +34,34 @@ def unix() -> Path:
     return build.UNIX
 
 
+def unix_own() -> Path:
+    """Return the interpreter with the module in it, of the sources as they are now, or skip."""
+    unix()
+    if not build.OWN.is_file():
+        pytest.skip(f"no MicroPython with drip in it: {HOW}")
+    with _alone():
+        return build.unix_own()
+
+
 def module(arch: str) -> Path:
     """Return the native module, made from the sources as they are now, or skip."""
     if not build.MPY_CROSS.is_file():
         pytest.skip(f"no MicroPython to build modules for: {HOW}")
-    with (build.BUILD / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # tests run in several processes
+    with _alone():
         try:
             return build.module(arch)
         except build.BuildError as error:
             if "missing" in str(error) or "pip install" in str(error):
                 pytest.skip(str(error))
             raise
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Tests run in several processes: one of them builds at a time."""
+    with (build.BUILD / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def install(folder: Path, arch: str = "x64") -> Path:
@@ -56,14 +74,16 @@ def install(folder: Path, arch: str = "x64") -> Path:
     return target.parent
 
 
-def execute(library: Path, script: str, *arguments: str, heap: str = "1m") -> Any:
+def execute(
+    library: Path, script: str, *arguments: str, heap: str = "1m", interpreter: Path | None = None
+) -> Any:
     """Run a script in MicroPython; returns the JSON that it prints last."""
     # An argument of a process may have 255 bytes there.
     header = f"import sys\ndel sys.argv[1:]\nsys.argv.extend({list(arguments)!r})\n"
     path = library.parent / "script.py"
     path.write_text(header + script)
     done = subprocess.run(
-        [str(unix()), "-X", f"heapsize={heap}", str(path)],
+        [str(interpreter or unix()), "-X", f"heapsize={heap}", str(path)],
         capture_output=True,
         text=True,
         timeout=60,

@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 import json
 import random
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import test_frontend_model as hearing
-from interpreters import execute
+from interpreters import execute, unix_own
 
 from drip import wire
 from drip.core import Model
@@ -30,9 +31,22 @@ for frame in frames:
 print(json.dumps(out))
 """
 
+_NAME = "import json, drip\nprint(json.dumps(drip.native.__name__))"
+
 
 def score(library: Path, frames: list[str], kind: int = 0, model: Path = DIGITS / "model.drip"):
     return execute(library, _SCORE, str(model), str(kind), json.dumps(frames))
+
+
+@pytest.mark.slow
+def test_a_firmware_with_the_module_in_it_needs_no_native_one(library, tmp_path):
+    bare = shutil.copytree(library, tmp_path / "lib", ignore=shutil.ignore_patterns("native*"))
+    arguments = (str(DIGITS / "model.drip"), "0", json.dumps([VECTORS[0]["frame"]]))
+    (row,) = execute(bare, _SCORE, *arguments, interpreter=unix_own())
+    assert row[0][0] == VECTORS[0]["scores"]["cam_evidence"]
+    assert row[1] == int(VECTORS[0]["cam"]["crc"], 16)
+    name = execute(bare, _NAME, interpreter=unix_own())
+    assert name == "_drip"
 
 
 def test_the_shared_vectors_bit_for_bit(library):

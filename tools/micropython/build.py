@@ -3,8 +3,8 @@
 The interpreter's source is Debian's source package, pinned by hash, fetched with the archive that
 this machine's own apt is set up for. Everything lies in build/micropython and is made once.
 
-Usage: python tools/micropython/build.py [unix] [modules] [dist] [mps2_an386] [virt_rv32]
-       [wasm]
+Usage: python tools/micropython/build.py [unix] [unix_own] [modules] [dist] [mps2_an386]
+       [virt_rv32] [wasm]
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ HERE = Path(__file__).resolve().parent
 MODULE = ROOT / "firmware" / "micropython"
 BUILD = ROOT / "build" / "micropython"
 SOURCE = BUILD / "source"
+# With the module in it; the objects of the core land beside its build folder.
+OWN = BUILD / "unix_own" / "build" / "micropython"
 UNIX = SOURCE / "ports" / "unix" / "build-standard" / "micropython"
 MPY_CROSS = SOURCE / "mpy-cross" / "build" / "mpy-cross"
 DIST = BUILD / "dist"
@@ -227,6 +229,15 @@ def unix() -> Path:
     return UNIX
 
 
+def unix_own() -> Path:
+    """Build the interpreter for this computer with DRIP as a module of the firmware."""
+    mpy_cross()
+    print("building MicroPython for this computer with drip in it")
+    options = [*_UNIX_OPTIONS, f"BUILD={OWN.parent}", f"USER_C_MODULES={MODULE}"]
+    make("-C", SOURCE / "ports" / "unix", *options, log="unix_own")
+    return OWN
+
+
 def emulated(board: str) -> Path:
     """Build the interpreter for a machine of QEMU: MPS2_AN386 (Cortex-M4F) or VIRT_RV32."""
     mpy_cross()
@@ -338,6 +349,7 @@ def package(archs: Sequence[str] = tuple(COMPILERS), folder: Path = DIST) -> Pat
 
 TARGETS: dict[str, Callable[[], object]] = {
     "unix": unix,
+    "unix_own": unix_own,
     "modules": modules,
     "dist": package,
     "mps2_an386": lambda: emulated("MPS2_AN386"),
