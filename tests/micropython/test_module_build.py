@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from interpreters import build
+from interpreters import HOW, build
 
 pytest.importorskip("elftools", reason="pyelftools is missing: pip install pyelftools")
 
@@ -93,3 +93,14 @@ def test_a_source_that_is_not_the_pinned_one_is_refused(tmp_path):
     path.write_bytes(b"other")
     with pytest.raises(build.BuildError, match="has SHA-256"):
         build.verify(path)
+
+
+@pytest.mark.parametrize("name", ["score", "imu", "microphone"])
+def test_the_examples_compile(tmp_path, name):
+    if not build.MPY_CROSS.is_file():
+        pytest.skip(f"no cross compiler of MicroPython: {HOW}")
+    source = build.MODULE / "examples" / f"{name}.py"
+    command = [build.MPY_CROSS, "-o", tmp_path / "out.mpy", source]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "out.mpy").read_bytes().startswith(b"M\x06")
