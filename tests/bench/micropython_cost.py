@@ -25,8 +25,8 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "micropython"))
 
-from emulated import CORTEX_M4F, board_files, emulate  # noqa: E402 - beside the tests
 from interpreters import build  # noqa: E402 - beside the tests
+from mpy_boards import CORTEX_M4F, board_files, emulate  # noqa: E402 - beside the tests
 
 from drip.bench import engine  # noqa: E402 - after the folders
 from drip.core import Model  # noqa: E402 - after the folders

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from emulated import CORTEX_M4F, RV32, board_files, emulate
+from mpy_boards import CORTEX_M4F, RV32, board_files, emulate
 
 ROOT = Path(__file__).resolve().parents[2]
 DIGITS = ROOT / "models" / "digits"

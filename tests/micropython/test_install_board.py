@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from emulated import CORTEX_M4F, Emulated, emulate
 from interpreters import ROOT, build, module
+from mpy_boards import CORTEX_M4F, Emulated, emulate
 
 from drip.cli import main
 

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 from device_board import digits_model, model_id, new_card
-from emulated import ServedEmulated
 from interpreters import ServedHere
+from mpy_boards import ServedEmulated
 
 from drip import wire
 from drip.cli import main
