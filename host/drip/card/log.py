@@ -1,7 +1,7 @@
-"""Card images: making an empty log, and looking at one without a device.
+"""Looking at a card's log without a device; making an empty one: layout.py.
 
 Layout and recovery are in docs/SPEC.md, section Card. Nothing here needs the compiled core: what is
-written equals what `drip_log_format` writes, and what is found equals what a device would find.
+found equals what a device would find.
 """
 
 from __future__ import annotations
@@ -10,164 +10,38 @@ import contextlib
 import dataclasses
 import itertools
 import os
-import uuid as uuids
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from drip import wire
+from drip.card.layout import LARGEST_SEGMENT_BLOCKS
 from drip.card.volume import Region, find_region
-from drip.data.files import write_atomic
-from drip.errors import CardError, UsageError
-from drip.records import ParsedSegment, parse_records, parse_segment_header, stand_in_header
+from drip.errors import CardError
+from drip.gaps import Gaps, gaps_of
+from drip.records import (
+    ParsedSegment,
+    is_frame,
+    parse_records,
+    parse_segment_header,
+    stand_in_header,
+)
 
 __all__ = [
     "CardLog",
     "CardReport",
     "SegmentReport",
     "damage_of",
-    "default_unit",
-    "format_image",
     "inspect_image",
     "log_paths",
-    "log_superblocks",
     "open_log",
     "read_segments",
 ]
 
 _BLOCK = wire.BLOCK_BYTES
-_SMALLEST_IMAGE = 512 << 10
-_LARGE_IMAGE = 64 << 20
-_REBUILD_PROBES = 17
-_LARGEST_SEGMENT_BLOCKS = 65536
+_REBUILD_PROBES = (13, *range(17))  # the usual erase unit first, as the firmware does
 _NO_LOG_HINT = "make one with: drip card format"
-
-
-def format_image(
-    path: str | os.PathLike[str],
-    size: int,
-    *,
-    log_uuid: bytes | None = None,
-    unit_bytes: int | None = None,
-    segment_bytes: int | None = None,
-) -> wire.Superblock:
-    """Make an image file with an empty log; an earlier file is replaced in one step.
-
-    Args:
-        path: The image.
-        size: Bytes of the image, a multiple of 512, at least 512 KiB by default.
-        log_uuid: 16 bytes that name the log; random by default.
-        unit_bytes: Erase unit of the card it will be copied to, a power of two. Default: 4 MiB
-            from 64 MiB on, 16 KiB below.
-        segment_bytes: A power of two. The largest frame plus 1 KiB must fit. Default: 256 KiB from
-            8 MiB on, 128 KiB below.
-
-    Returns:
-        The newest superblock.
-
-    Raises:
-        UsageError: The sizes leave no room for two segments.
-        CardError: The file cannot be written.
-    """
-    if size % _BLOCK or not 0 < size // _BLOCK < 1 << 32:
-        raise UsageError(
-            f"a card of {size} bytes is not possible", "give a multiple of 512 below 2 TiB"
-        )
-    made, blocks = log_superblocks(
-        size // _BLOCK, unit_bytes or default_unit(size), segment_bytes, log_uuid
-    )
-
-    def write(file: IO[bytes]) -> None:
-        file.truncate(size)
-        for block, content in blocks.items():
-            file.seek(block * _BLOCK)
-            file.write(content)
-
-    try:
-        write_atomic(path, write)
-    except OSError as error:
-        raise CardError(
-            f"{path} cannot be written: {error.strerror}",
-            "check the folder, its permissions and the space on its disk",
-        ) from error
-    return made
-
-
-def default_unit(size: int) -> int:
-    """Erase unit in bytes that is assumed of a card of ``size`` bytes."""
-    return 4 << 20 if size >= _LARGE_IMAGE else 16 << 10
-
-
-def log_superblocks(
-    blocks: int,
-    unit_bytes: int,
-    segment_bytes: int | None = None,
-    log_uuid: bytes | None = None,
-    first_block: int = 0,
-) -> tuple[wire.Superblock, dict[int, bytes]]:
-    """Plan an empty log in a region, by the rule of `drip_log_format`.
-
-    Args:
-        blocks: Of the region.
-        unit_bytes: Erase unit, a power of two.
-        segment_bytes: Default: 256 KiB from 8 MiB on, 128 KiB below.
-        log_uuid: Random by default.
-        first_block: Of the region on the card: segments begin at erase units of the card.
-
-    Returns:
-        The newest superblock, and the content of every block that makes the log, by its number in
-        the region. The one between the superblocks overwrites what an earlier log may have left.
-
-    Raises:
-        UsageError: The sizes leave no room for two segments.
-    """
-    size = blocks * _BLOCK
-    if segment_bytes is None:
-        segment_bytes = 256 << 10 if size >= 8 << 20 else 128 << 10
-    made = _plan(blocks, unit_bytes, segment_bytes, log_uuid or uuids.uuid4().bytes, first_block)
-    return made, {
-        made.data_block: bytes(_BLOCK),
-        blocks - 1: _seal(dataclasses.replace(made, generation=1)),
-        0: _seal(made),
-    }
-
-
-def _plan(
-    blocks: int, unit_bytes: int, segment_bytes: int, log_uuid: bytes, first_block: int
-) -> wire.Superblock:
-    size = blocks * _BLOCK
-    for name, value in (("erase unit", unit_bytes), ("segment", segment_bytes)):
-        if value < _BLOCK or value & (value - 1):
-            raise UsageError(f"the {name} of {value} bytes is no power of two from 512 on")
-    unit, segment = unit_bytes // _BLOCK, segment_bytes // _BLOCK
-    start = (first_block // unit + 1) * unit - first_block
-    end = (first_block + blocks - 1) // unit * unit - first_block
-    count = max(0, end - start) // segment
-    if not 2 <= segment <= _LARGEST_SEGMENT_BLOCKS or count < 2 or len(log_uuid) != 16:
-        raise UsageError(
-            f"{size} bytes leave no room for two segments of {segment_bytes} bytes",
-            f"give at least {max(_SMALLEST_IMAGE, 2 * (unit_bytes + segment_bytes))} bytes",
-        )
-    return wire.Superblock(
-        magic=wire.SUPERBLOCK_MAGIC,
-        version=wire.SUPERBLOCK_VERSION,
-        header_bytes=wire.Superblock.SIZE,
-        log_uuid=log_uuid,
-        generation=2,
-        unit_blocks=unit,
-        segment_blocks=segment,
-        segment_count=count,
-        next_seq=1,
-        data_block=start,
-        region_blocks=blocks,
-    )
-
-
-def _seal(superblock: wire.Superblock) -> bytes:
-    content = superblock.pack()[: wire.Superblock.OFFSETS["crc"]]
-    return content + zlib.crc32(content).to_bytes(4, "little")
 
 
 @dataclass(frozen=True)
@@ -219,6 +93,12 @@ class CardReport:
     def records(self) -> int:
         """Intact frames on the card."""
         return sum(segment.parsed.frames for segment in self.segments)
+
+    @property
+    def gaps(self) -> Gaps:
+        """What the device has noted as missing."""
+        records = (segment.parsed.records for segment in self.segments)
+        return gaps_of(itertools.chain.from_iterable(records))
 
     @property
     def oldest(self) -> wire.RecordHeader | None:
@@ -313,7 +193,10 @@ def open_log(path: str | os.PathLike[str]) -> Iterator[CardLog]:
 
 
 def _without_frames(segment: SegmentReport) -> SegmentReport:
-    records = tuple(dataclasses.replace(item, payload=b"") for item in segment.parsed.records)
+    records = tuple(
+        dataclasses.replace(item, payload=b"") if is_frame(item.header) else item
+        for item in segment.parsed.records
+    )
     return dataclasses.replace(segment, parsed=dataclasses.replace(segment.parsed, records=records))
 
 
@@ -370,7 +253,7 @@ def _find_log(
     states = tuple("ok" if isinstance(item, wire.Superblock) else item for item in (first, last))
     if found:
         return max(found, key=lambda item: item.generation), (states[0], states[1])
-    for step in range(_REBUILD_PROBES):
+    for step in _REBUILD_PROBES:
         block = (region.first_block // (1 << step) + 1) * (1 << step) - region.first_block
         rebuilt = _from_header(region.read(block, 1), block, region.blocks)
         if rebuilt is not None:
@@ -396,7 +279,7 @@ def _check_superblock(data: bytes, blocks: int) -> wire.Superblock | str:
 def _is_sane(found: wire.Superblock) -> bool:
     segment, unit = found.segment_blocks, found.unit_blocks
     return (
-        2 <= segment <= _LARGEST_SEGMENT_BLOCKS
+        2 <= segment <= LARGEST_SEGMENT_BLOCKS
         and not segment & (segment - 1)
         and unit > 0
         and not unit & (unit - 1)

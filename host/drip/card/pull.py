@@ -17,6 +17,7 @@ from drip import wire
 from drip.card import SegmentReport, damage_of, open_log
 from drip.card.log import CardLog
 from drip.disk import file_lock
+from drip.gaps import NO_GAPS, Gaps, gaps_of
 from drip.records import seal_segment_header
 from drip.store import AppendReport, Store
 from drip.sync import ingest_log
@@ -36,12 +37,14 @@ class CardPullReport:
         records: Intact records in them, those already in the store included.
         store: What became of them.
         damaged: What could not be read, one line each.
+        gaps: What the device has noted as missing in these segments.
     """
 
     segments: int
     records: int
     store: AppendReport
     damaged: tuple[str, ...]
+    gaps: Gaps = NO_GAPS
 
 
 def pull_card(
@@ -63,6 +66,7 @@ def pull_card(
     """
     segments = records = waiting = 0
     damaged: list[str] = []
+    gaps = NO_GAPS
     with contextlib.ExitStack() as stack:
         card = stack.enter_context(open_log(path))
         log = SpooledLog(store.spool, card.superblock.log_uuid)
@@ -73,6 +77,7 @@ def pull_card(
         total = card.segment_total if on_progress is not None else 0
         for segment, data in card.segments():
             damaged += damage_of(segment)
+            gaps += gaps_of(segment.parsed.records)
             segments += 1
             records += segment.parsed.frames
             if segment.parsed.count:
@@ -85,7 +90,7 @@ def pull_card(
                 on_progress(segments, total)
         if waiting:
             added += ingest_log(store, log, segment.number + 1, notes)
-    return CardPullReport(segments, records, added, tuple(damaged))
+    return CardPullReport(segments, records, added, tuple(damaged), gaps)
 
 
 def _whole_clock(card: CardLog, log: SpooledLog) -> LogNotes | None:

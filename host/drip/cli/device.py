@@ -181,9 +181,11 @@ def card_inspect(
         "newest_seq": None if found.newest is None else found.newest.seq,
         "bytes_used": found.bytes_used,
         "bytes_total": found.bytes_total,
+        "gaps": dataclasses.asdict(found.gaps),
         "damage": list(found.damage),
     }
-    console.tables(json_target).print(console.facts(figures))
+    readable = figures | {"gaps": str(found.gaps) or "none"}
+    console.tables(json_target).print(console.facts(readable))
     console.write_json(json_target, figures)
     if found.damage:
         raise CardError(
@@ -213,5 +215,6 @@ def card_pull(
     figures = dataclasses.asdict(report)
     added = figures.pop("store")
     figures |= {f"store_{key}": value for key, value in added.items()}
-    console.tables(json_target).print(console.facts(figures))
+    readable = figures | {"gaps": str(report.gaps) or "none"}
+    console.tables(json_target).print(console.facts(readable))
     console.write_json(json_target, figures)

@@ -214,6 +214,8 @@ def _readable(report: SyncReport) -> dict[str, object]:
         shown["conflicts"] = f"{report.store.conflicts}, kept in conflicts/"
     if report.gone_bytes:
         shown["given up by the board"] = units.size(report.gone_bytes)
+    if str(report.gaps):
+        shown["missing, as the board says"] = str(report.gaps)
     if report.damaged:
         shown["damaged"] = "\n".join(report.damaged)
     return shown
@@ -234,5 +236,6 @@ def _news(news: BoardResult) -> str:
         parts.append(f"{report.store.conflicts} conflicts")
     if report.gone_bytes:
         parts.append(f"{units.size(report.gone_bytes)} given up by the board")
+    parts += [str(report.gaps)] if str(report.gaps) else []
     parts += report.damaged
     return f"{said}: {', '.join(parts)}"

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from drip import wire
 from drip.device.client import Client
 from drip.errors import CardError, DeviceError, LinkError
+from drip.gaps import Gaps, gaps_of
 from drip.records import (
     ParsedSegment,
     parse_segment,
@@ -38,6 +39,7 @@ class Pull:
         acked: Segments acknowledged.
         acked_below: Segments below this one are acknowledged.
         chunks_lost: Pieces of the log that were lost on the line and sent again.
+        gaps: What the device has noted as missing, by the segment that says so.
         left_open: The newest segment outran its acknowledgement; it stays on the device too.
         gone_bytes: Bytes of the log that the device gave up before they could be read.
     """
@@ -58,6 +60,7 @@ class Pull:
         self.acked = self.acked_below = self.gone_bytes = 0
         self.left_open = False
         self.chunks_lost = 0
+        self.gaps: dict[int, Gaps] = {}
         self._start = 0
         self._reader = LogReader(client)
         self._heads = Heads(self._reader, log)
@@ -140,6 +143,7 @@ class Pull:
         if not self.keep and (closed or parsed.count):
             parsed = self._acknowledge(parsed, closed, known)
         self.records += parsed.frames
+        self.gaps[header.segment] = gaps_of(parsed.records)
         self._reader.damaged += _losses(parsed, known)
         self._heads.forget(base)
 

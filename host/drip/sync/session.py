@@ -17,6 +17,7 @@ from drip.device.client import Client
 from drip.device.states import card_trouble
 from drip.disk import file_lock
 from drip.errors import CardError, DeviceError, LinkError
+from drip.gaps import NO_GAPS, Gaps
 from drip.store import AppendReport, Store, StoreRecord
 from drip.sync.pull import Pull
 from drip.sync.spool import LogNotes, SpooledLog, clock_notes, store_records
@@ -42,6 +43,7 @@ class SyncReport:
         open_segment: A segment is still being written to and was left to the next sync.
         store: What became of the records; None after a dry run.
         damaged: What could not be read from the card, one line each.
+        gaps: What the device has noted as missing, in the segments read.
         gone_bytes: Bytes of the log that the device gave up before they could be read.
         repetitions: Requests that had to be sent again.
         chunks_lost: Pieces of the log that were lost on the line and sent again.
@@ -57,6 +59,7 @@ class SyncReport:
     open_segment: bool = False
     store: AppendReport | None = None
     damaged: tuple[str, ...] = ()
+    gaps: Gaps = NO_GAPS
     gone_bytes: int = 0
     repetitions: int = 0
     chunks_lost: int = 0
@@ -112,6 +115,8 @@ def sync_device(
             ingest_log(store, log, pulls[-1].acked_below)
             raise
         added = ingest_log(store, log, pull.acked_below)
+    # A run after a restart of the board reads some segments once more.
+    gaps = {segment: found for pull in pulls for segment, found in pull.gaps.items()}
     return SyncReport(
         bytes_wire=client.bytes_wire - wire_before,
         bytes_log=sum(pull.bytes_log for pull in pulls),
@@ -122,6 +127,7 @@ def sync_device(
         open_segment=pull.left_open,
         store=added,
         damaged=tuple(dict.fromkeys(line for pull in pulls for line in pull.damaged)),
+        gaps=sum(gaps.values(), NO_GAPS),
         gone_bytes=sum(pull.gone_bytes for pull in pulls),
         repetitions=client.repetitions - again_before,
         chunks_lost=sum(pull.chunks_lost for pull in pulls),
