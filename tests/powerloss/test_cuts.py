@@ -30,10 +30,10 @@ def test_a_sample_of_cuts(cuts, model):
 
 
 def check_told(text: str) -> None:
-    """The program fails when a loss is not told that can be; the rest is the end of a boot."""
+    """The program fails when a loss is not told, but for the ends of frames of zeros: rare."""
     with_loss = number(text, r"of (\d+) cuts with a loss")
     assert with_loss > 20
-    assert number(text, r"loss (\d+) say nothing") < with_loss / 3
+    assert number(text, r"loss (\d+) say nothing") <= with_loss / 1000
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -53,8 +53,10 @@ def test_a_hundred_thousand_cuts(cuts):
 
 
 def test_a_log_of_32_gib_is_mounted_in_64_block_reads(tmp_path):
-    """At many fill levels; without any superblock in twice that."""
+    """At many fill levels, with evictions or without; without any superblock, too."""
     text = run(build("mount", tmp_path, PLAIN))
+    assert number(text, r"after (\d+) evictions") > 100
+    assert 40 < number(text, r"evictions: (\d+)") <= 64
     assert 40 < number(text, r"most block reads: (\d+)") <= 64
     assert number(text, r"one superblock gone: (\d+)") <= 64
-    assert 64 < number(text, r"both gone: (\d+)") <= 128
+    assert 40 < number(text, r"both gone: (\d+)") <= 64

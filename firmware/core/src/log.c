@@ -280,6 +280,8 @@ static void transfer_done(drip_log_t *log, int result)
         drip_log_mount_done(log, result);
     } else if (task == TASK_READ_INFO || task == TASK_READ_DATA) {
         drip_log_read_done(log, result);
+    } else if (task == TASK_WITNESS) {
+        drip_log_witness_done(log, result);
     } else if (task == TASK_EVICT) {
         drip_log_evict_done(log, result);
     } else if (task == TASK_ACK_INFO || task == TASK_ACK_SCAN) {

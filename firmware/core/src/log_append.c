@@ -220,6 +220,9 @@ void drip_log_write_header(drip_log_t *log, uint64_t first_seq, uint64_t next_se
     drip_segment_header_t *header = &log->block.segment;
     uint32_t count = log->super.segment_count;
 
+    if (drip_log_witness_step(log, log->next_segment, 0)) {
+        return;
+    }
     if (log->next_segment >= count && log->tail_segment <= log->next_segment - count) {
         log->tail_segment = log->next_segment - count + 1;
     }
@@ -227,6 +230,7 @@ void drip_log_write_header(drip_log_t *log, uint64_t first_seq, uint64_t next_se
     header->first_seq = first_seq;
     header->next_seq = next_seq;
     header->victim = victim;
+    drip_log_witness_take(log, header->witness);
     header->crc = drip_crc32(0, header, sizeof(*header) - sizeof(header->crc));
     (void)drip_log_start_write(log, TASK_HEADER, drip_log_segment_block(log, log->next_segment),
                                &log->block, 1);
@@ -272,6 +276,9 @@ static void append_copy(drip_log_t *log)
     uint32_t room;
     uint32_t n;
 
+    if (drip_log_witness_mark(log)) {
+        return;
+    }
     drip_log_put_mark(log);
     room = DRIP_BLOCK_BYTES - log->block_fill;
     if (log->cursor < DRIP_RECORD_HEADER_BYTES) {

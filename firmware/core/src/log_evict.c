@@ -40,6 +40,7 @@ static void start_read(drip_log_t *log, uint32_t block, void *out)
 static void know_victim(drip_log_t *log)
 {
     log->scan_limit = log->closed.bytes;
+    log->ack_records = log->closed.unknown ? 0 : log->closed.records;
     if (drip_log_slot_free(log, log->next_segment)) {
         log->evict_stage = EVICT_HEAD;
         return;
@@ -136,6 +137,7 @@ static void walk(drip_log_t *log)
     if (found <= 0) {
         return;
     }
+    log->scan_records++;
     log->mark_crc = 0;
     log->scan_at = drip_log_advance(log->scan, DRIP_RECORD_HEADER_BYTES);
     if (log_kind_of(header) == DRIP_RECORD_KIND_GAP &&
@@ -203,6 +205,10 @@ static void copy(drip_log_t *log)
     const uint8_t *bytes = (const uint8_t *)&log->header + log->cursor;
     uint32_t n;
 
+    if (drip_log_witness_mark(log)) {
+        log->scan_block = 0xffffffff; /* its place in memory was taken */
+        return;
+    }
     drip_log_put_mark(log);
     n = DRIP_BLOCK_BYTES - log->block_fill;
     if (log->cursor < DRIP_RECORD_HEADER_BYTES) {
@@ -257,6 +263,8 @@ static void end(drip_log_t *log)
     drip_log_mark_durable(log, 0);
     log->gap.full += evict->full;
     log->gap.card += evict->card;
+    log->gap.card +=
+        log->ack_records > log->scan_records ? log->ack_records - log->scan_records : 0;
     log->gap.damaged += evict->damaged;
     log->gap.evicted += evict->evicted + evict->dropped;
     log->evicted += evict->dropped;

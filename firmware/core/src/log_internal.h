@@ -30,6 +30,7 @@ enum {
     TASK_ACK_SCAN,
     TASK_MOUNT,
     TASK_EVICT,
+    TASK_WITNESS,
 };
 
 enum {
@@ -78,6 +79,17 @@ enum { ACK_NONE, ACK_FLUSH, ACK_INFO, ACK_SCAN };
 static inline uint32_t log_align(uint32_t value, uint32_t alignment)
 {
     return (value + alignment - 1) & ~(alignment - 1);
+}
+
+/* The largest power of two below `count`, 2 or more. */
+static inline uint32_t log_half(uint32_t count)
+{
+    uint32_t half = 1;
+
+    while (half < count - half) {
+        half *= 2;
+    }
+    return half;
 }
 
 /* The offset, or the one behind the mark that starts there. */
@@ -166,6 +178,13 @@ void drip_log_fail(drip_log_t *log, int error);
 int drip_log_mount_step(drip_log_t *log);
 void drip_log_mount_done(drip_log_t *log, int result);
 
+/* The newest segment: looks for headers, then at the oldest one, its own, and what may lie behind it. */
+int drip_log_probe_step(drip_log_t *log);
+void drip_log_probe_done(drip_log_t *log, int result);
+void drip_log_tail_done(drip_log_t *log, int result);
+void drip_log_head_done(drip_log_t *log, int result);
+void drip_log_next_done(drip_log_t *log, int result);
+
 /* Looks for a segment when there is no superblock; without any the card is foreign. */
 int drip_log_rebuild_step(drip_log_t *log);
 void drip_log_rebuild_done(drip_log_t *log, int result);
@@ -186,6 +205,8 @@ void drip_log_scan_from(drip_log_t *log, uint32_t offset);
 /* Is this a header of a record of `segment` with at least the number `seq`? */
 int drip_log_is_header(const drip_log_t *log, uint32_t segment, const drip_record_header_t *header,
                        uint64_t seq);
+/* Mount: numbers that are missing in front of the record in `header`. */
+uint32_t drip_log_missing(const drip_log_t *log);
 /* Returns 1 while it goes on (a read for `task` may be in flight), 0 at the end. */
 int drip_log_scan_step(drip_log_t *log, uint8_t task);
 void drip_log_scan_done(drip_log_t *log, int result);
@@ -199,6 +220,27 @@ int drip_log_look_again(drip_log_t *log);
 
 /* Starts the block that is being filled with a mark, when it is the turn of one. */
 void drip_log_put_mark(drip_log_t *log);
+
+/* What lies in the blocks behind `block`, the next header or mark of `segment`, is read before that is
+ * written; returns 1 while it is. Then it is handed over. */
+int drip_log_witness_step(drip_log_t *log, uint32_t segment, uint32_t block);
+void drip_log_witness_done(drip_log_t *log, int result);
+void drip_log_witness_take(drip_log_t *log, uint16_t *out);
+/* The same when the block that is to be filled starts with a mark. */
+int drip_log_witness_mark(drip_log_t *log);
+/* Mount: a block of the newest segment was read, or the place of the next header; then, is what lies
+ * behind the end still what was there before? */
+void drip_log_witness_seen(drip_log_t *log, uint32_t block, int result);
+void drip_log_witness_header(drip_log_t *log, int result);
+void drip_log_witness_record(drip_log_t *log, int intact);
+void drip_log_witness_judge(drip_log_t *log, uint32_t end);
+void drip_log_witness_judge_header(drip_log_t *log);
+
+/* While they are collected: behind the GAP record that may be being appended. */
+static inline uint16_t *log_witness(drip_log_t *log)
+{
+    return (uint16_t *)(void *)(log->copy.bytes + DRIP_BLOCK_BYTES / 2);
+}
 
 /* The read's and acknowledgement's share. */
 int drip_log_read_step(drip_log_t *log);

@@ -30,9 +30,7 @@ void drip_log_put_mark(drip_log_t *log)
     mark->flags = log->unknown ? DRIP_SEGMENT_PREVIOUS_UNKNOWN : 0;
     mark->end = log->offset;
     mark->cursor = log->cursor;
-    if (log->cursor > 0) {
-        mark->record = log->header;
-    }
+    drip_log_witness_take(log, mark->witness);
     if (log->cursor > DRIP_RECORD_HEADER_BYTES) {
         done = log->cursor - DRIP_RECORD_HEADER_BYTES;
         if (log->evict_stage == EVICT_NONE) {
@@ -53,10 +51,28 @@ static uint32_t area_end(const drip_log_t *log)
     return end < drip_log_segment_bytes(log) ? end : drip_log_segment_bytes(log);
 }
 
+/* Without superblocks the reads are needed elsewhere: halving finds the last mark, and then the place of
+ * the next one is looked at. Records that reach that close the segment, so a damaged mark costs no more. */
+static uint32_t halving_mark(drip_log_t *log)
+{
+    uint32_t marks = log->super.segment_blocks / DRIP_MARK_BLOCKS;
+
+    while (log->probe_step > 0 && log->block_number + log->probe_step >= marks) {
+        log->probe_step /= 2;
+    }
+    if (log->probe_step > 0) {
+        return log->block_number + log->probe_step;
+    }
+    log->probe_back = 0;
+    log->probe_step = log->block_number + 1;
+    return log->probe_step;
+}
+
 /* Reads all marks: a gap between two shows damage. */
 int drip_log_mark_step(drip_log_t *log)
 {
-    uint32_t block = log->probe_step * DRIP_MARK_BLOCKS;
+    uint32_t number = log->probe_back != 0 ? halving_mark(log) : log->probe_step;
+    uint32_t block = number * DRIP_MARK_BLOCKS;
 
     if (block < log->super.segment_blocks) {
         return drip_log_mount_read(log, drip_log_segment_block(log, log->next_segment - 1) + block);
@@ -79,12 +95,23 @@ static int is_mark(const drip_log_t *log, uint32_t number)
 void drip_log_mark_done(drip_log_t *log, int result)
 {
     const drip_log_mark_t *mark = &log->block.mark;
-    uint32_t number = log->probe_step++;
+    uint32_t number;
 
+    if (log->probe_back != 0) {
+        number = log->block_number + log->probe_step;
+        log->probe_step /= 2;
+    } else {
+        /* The one that halving has left is the last. */
+        number = log->probe_step;
+        log->probe_step = log->supers != 0 ? number + 1 : log->super.segment_blocks;
+    }
     if (result < 0 || !is_mark(log, number)) {
+        drip_log_witness_seen(log, number * DRIP_MARK_BLOCKS, result);
         return;
     }
-    if (number != log->block_number + 1) {
+    log->evict_fill = 0;
+    memcpy(log->copy.head.witness, mark->witness, sizeof(mark->witness));
+    if (log->supers != 0 && number != log->block_number + 1) {
         log->damaged += number - log->block_number - 1;
         log->unknown = 1;
         log->open = 0;
@@ -95,11 +122,9 @@ void drip_log_mark_done(drip_log_t *log, int result)
     log->scan_seq = mark->next_seq;
     log->evict_need = mark->boot_id;
     log->scan_end = mark->end;
-    log->cursor = mark->cursor;
-    log->header = mark->record;
-    log->scan_crc = mark->payload_crc;
-    log->scan = log_skip(mark->block * DRIP_BLOCK_BYTES);
-    log->scan_at = log->scan;
+    drip_log_scan_from(log, mark->cursor > 0 ? mark->end : mark->block * DRIP_BLOCK_BYTES);
+    log->ack_records = mark->cursor;
+    log->ack_digest = mark->payload_crc;
     if (mark->flags != 0) {
         log->unknown = 1;
     }
@@ -149,6 +174,7 @@ void drip_log_found_end(drip_log_t *log)
         log->unknown = 1;
         log->open = 0;
     }
+    drip_log_witness_judge(log, end);
     if (log->block_number > 0 && end < least + DRIP_BLOCK_BYTES) {
         end = least + DRIP_BLOCK_BYTES;
     }

@@ -1,4 +1,5 @@
-/* Mounting: find the newest superblock and the newest segment, and scan that for its records. */
+/* Mounting: find the newest superblock and the newest segment (log_newest.c), scan that for its records, and
+ * write a superblock. */
 #include "drip/log.h"
 
 #include <string.h>
@@ -8,8 +9,6 @@
 
 enum {
     BOOTS_PER_REBUILD = 16, /* boots that may have left no segment behind */
-    ASKED_TWICE = 2,        /* for the segment behind the newest */
-    HEAD_TWICE = 3,         /* and for the header of the newest */
 };
 
 int drip_log_mount(drip_log_t *log, const drip_port_t *port, const drip_log_config_t *config,
@@ -130,140 +129,6 @@ static void super_done(drip_log_t *log, int result)
     log->stage = copy == 1 ? MOUNT_SUPER_B : log->supers != 0 ? MOUNT_PROBE : MOUNT_REBUILD;
 }
 
-/* ---------------------------------------------------------------- newest segment */
-
-static int is_segment(const drip_log_t *log, uint32_t segment)
-{
-    const drip_segment_header_t *header = &log->block.segment;
-
-    return drip_log_check_segment(header) == DRIP_ERR_OK && header->segment == segment &&
-           memcmp(header->log_uuid, log->super.log_uuid, sizeof(header->log_uuid)) == 0;
-}
-
-static int probe_end(drip_log_t *log)
-{
-    uint32_t count = log->super.segment_count;
-
-    log->tail_segment = log->next_segment > count ? log->next_segment - count : 0;
-    if (log->tail_segment < log->super.tail_segment) {
-        log->tail_segment = log->super.tail_segment;
-    }
-    log->stage = log->next_segment == 0 ? MOUNT_WRITE : MOUNT_HEAD;
-    if (log->next_segment >= count && log->tail_segment == log->next_segment - count &&
-        log->tail_segment < log->super.acked_segment) {
-        log->stage = MOUNT_TAIL;
-    }
-    return 1;
-}
-
-/* The oldest segment was free to be overwritten: power may have failed in the middle of that. */
-static void tail_done(drip_log_t *log, int result)
-{
-    if (result != DRIP_ERR_OK || !is_segment(log, log->tail_segment)) {
-        log->tail_segment++;
-    }
-    log->stage = MOUNT_HEAD;
-}
-
-/* Doubles the step while segments are found, then halves it. The first step is two, so that one
- * damaged header does not hide the segment after it. */
-static int probe_step(drip_log_t *log)
-{
-    uint32_t segment = log->next_segment - 1 + log->probe_step;
-
-    if (log->probe_step == 0) {
-        if (log->probe_back == ASKED_TWICE) {
-            return probe_end(log);
-        }
-        /* What is opened next is written over: one wrong answer must not hide that it exists. */
-        log->probe_back = ASKED_TWICE;
-        log->probe_step = 1;
-        segment = log->next_segment;
-    }
-    if (segment >= LOG_MAX_SEGMENT) {
-        log->probe_back = log->probe_back != 0 ? log->probe_back : 1;
-        log->probe_step /= 2;
-        return 1;
-    }
-    return drip_log_mount_read(log, drip_log_segment_block(log, segment));
-}
-
-static void probe_done(drip_log_t *log, int result)
-{
-    uint32_t segment = log->next_segment - 1 + log->probe_step;
-
-    /* One of an earlier boot was lost with its neighbours, and the log went on before it. */
-    if (result == DRIP_ERR_OK && is_segment(log, segment) &&
-        log->block.segment.boot_id >= log->super.boot_id) {
-        log->next_segment = segment + 1;
-        if (log->probe_back == ASKED_TWICE) {
-            log->probe_back = 0;
-            log->probe_step = 2;
-            return;
-        }
-    } else if (log->probe_back == 0) {
-        log->probe_back = 1;
-    }
-    log->probe_step = log->probe_back ? log->probe_step / 2 : log->probe_step * 2;
-}
-
-static void begin_marks(drip_log_t *log)
-{
-    drip_log_scan_begin(log, log->next_segment - 1, DRIP_SEGMENT_HEADER_BYTES,
-                        drip_log_segment_bytes(log), 1);
-    log->probe_step = 1;
-    log->block_number = 0;
-    log->stage = MOUNT_MARK;
-}
-
-static void head_done(drip_log_t *log, int result)
-{
-    const drip_segment_header_t *header = &log->block.segment;
-
-    log->open = 0;
-    if (result == DRIP_ERR_OK && is_segment(log, log->next_segment - 1)) {
-        log->open = 1;
-        log->scan_seq = header->first_seq;
-        log->evict_need = header->boot_id;
-        if (header->boot_id > log->super.boot_id) {
-            log->super.boot_id = header->boot_id;
-        }
-        if (header->acked_segment > log->super.acked_segment &&
-            header->acked_segment < log->next_segment) {
-            log->super.acked_segment = header->acked_segment;
-        }
-        if (header->tail_segment > log->tail_segment && header->tail_segment < log->next_segment) {
-            log->tail_segment = header->tail_segment;
-        }
-        log->copy.head = *header;
-        log->stage = MOUNT_NEXT;
-        return;
-    }
-    if (log->probe_back != HEAD_TWICE) {
-        log->probe_back = HEAD_TWICE;
-        return;
-    }
-    /* Its records can be read, but nothing is added to a segment that is damaged. */
-    log->damaged++;
-    begin_marks(log);
-}
-
-/* A record behind the newest segment: that has a header, which is damaged. */
-static void next_done(drip_log_t *log, int result)
-{
-    drip_record_header_t first;
-    uint64_t seq = log->copy.head.next_seq;
-
-    seq = seq > log->scan_seq ? seq : log->scan_seq;
-    memcpy(&first, log->block.bytes, sizeof(first));
-    if (result == DRIP_ERR_OK && drip_log_is_header(log, log->next_segment, &first, seq + 1)) {
-        log->next_segment++;
-        log->open = 0;
-        log->damaged++;
-    }
-    begin_marks(log);
-}
-
 /* ---------------------------------------------------------------- end */
 
 /* Writes to a place fail again and again: nothing more is tried there. */
@@ -294,6 +159,7 @@ static void go_around(drip_log_t *log)
 static int write_step(drip_log_t *log)
 {
     uint64_t seq = log->scan_seq;
+    uint32_t next;
 
     if (log->boot_id == 0) {
         /* Numbers may be in use that no block speaks of: the last superblock may be lost. */
@@ -311,7 +177,9 @@ static int write_step(drip_log_t *log)
         if (log->super.acked_segment >= log->next_segment) {
             log->open = 0;
         }
+        next = log->next_segment;
         go_around(log);
+        log->super.witness = log->next_segment == next ? log->evict_room & 0xffff : 0;
     }
     (void)drip_log_start_super(log);
     return 1;
@@ -328,9 +196,20 @@ static void write_done(drip_log_t *log, int result)
         return;
     }
     drip_log_super_written(log);
+    log->probe_step = 0;
     log->stage = MOUNT_NONE;
     log->card = DRIP_CARD_READY;
     log->gap.damaged += log->damaged;
+}
+
+static void settle(drip_log_t *log)
+{
+    uint32_t next = log->next_segment;
+
+    drip_log_settle_victim(log);
+    if (log->next_segment != next) {
+        log->evict_room = 0; /* of another place */
+    }
 }
 
 int drip_log_mount_step(drip_log_t *log)
@@ -345,7 +224,7 @@ int drip_log_mount_step(drip_log_t *log)
     case MOUNT_REBUILD:
         return drip_log_rebuild_step(log);
     case MOUNT_PROBE:
-        return probe_step(log);
+        return drip_log_probe_step(log);
     case MOUNT_TAIL:
         return drip_log_mount_read(log, drip_log_segment_block(log, log->tail_segment));
     case MOUNT_HEAD:
@@ -357,7 +236,8 @@ int drip_log_mount_step(drip_log_t *log)
     case MOUNT_SCAN:
         if (!drip_log_scan_step(log, TASK_MOUNT) && !drip_log_look_again(log)) {
             drip_log_found_end(log);
-            drip_log_settle_victim(log);
+            drip_log_witness_judge_header(log);
+            settle(log);
             log->stage = MOUNT_WRITE;
         }
         return 1;
@@ -377,21 +257,22 @@ void drip_log_mount_done(drip_log_t *log, int result)
         drip_log_rebuild_done(log, result);
         break;
     case MOUNT_PROBE:
-        probe_done(log, result);
+        drip_log_probe_done(log, result);
         break;
     case MOUNT_TAIL:
-        tail_done(log, result);
+        drip_log_tail_done(log, result);
         break;
     case MOUNT_HEAD:
-        head_done(log, result);
+        drip_log_head_done(log, result);
         break;
     case MOUNT_NEXT:
-        next_done(log, result);
+        drip_log_next_done(log, result);
         break;
     case MOUNT_MARK:
         drip_log_mark_done(log, result);
         break;
     case MOUNT_SCAN:
+        drip_log_witness_seen(log, log->scan_block, result);
         if (result < 0) {
             /* It may be readable another time: leave it alone and go on behind it. */
             log->damaged++;

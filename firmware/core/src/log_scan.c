@@ -38,6 +38,9 @@ void drip_log_scan_begin(drip_log_t *log, uint32_t segment, uint32_t offset, uin
     log->scan_failed = 0;
     log->scan_look = 0;
     log->scan_claim = 0;
+    if (quick == SCAN_QUICK) {
+        log->ack_records = 0;
+    }
     if (quick != SCAN_QUICK) {
         log->scan_seq = 0;
     }
@@ -69,11 +72,32 @@ static int has_magic(const uint8_t *bytes)
     return bytes[0] == (DRIP_RECORD_MAGIC & 0xff) && bytes[1] == (DRIP_RECORD_MAGIC >> 8);
 }
 
+/* A mark knows how the record goes on behind it: only its header is read, in front of the mark. */
+static void resume(drip_log_t *log)
+{
+    if (log->scan_quick != SCAN_QUICK) {
+        return;
+    }
+    if (log->ack_records > DRIP_RECORD_HEADER_BYTES) {
+        log->cursor = log->ack_records;
+        log->scan_crc = log->ack_digest;
+        log->scan_at = log_skip(log->block_number * LOG_AREA_BYTES);
+    }
+    log->ack_records = 0;
+}
+
 /* The candidate is no record. */
 static void refuse(drip_log_t *log)
 {
     uint32_t next = log->scan + DRIP_RECORD_ALIGN;
 
+    if (log->scan_quick == SCAN_QUICK && log->ack_records != 0) {
+        /* The mark has seen its header: that is lost, and what it was of. */
+        log->ack_records = 0;
+        log->direct = 1;
+        drip_log_scan_from(log, log->block_number * LOG_AREA_BYTES);
+        return;
+    }
     if (log->scan_quick == SCAN_QUICK && log->scan / DRIP_BLOCK_BYTES != log->scan_block) {
         next = log->scan_block * DRIP_BLOCK_BYTES;
     }
@@ -81,22 +105,39 @@ static void refuse(drip_log_t *log)
 }
 
 /* Within a boot numbers count up by one, but for what was taken over from a victim. */
-static void count_missing(drip_log_t *log)
+uint32_t drip_log_missing(const drip_log_t *log)
 {
     const drip_record_header_t *header = &log->header;
+    const drip_segment_header_t *head = &log->copy.head;
+    uint64_t least = log->scan_seq;
+    uint32_t boot = log->evict_need;
 
-    if (header->boot_id == log->evict_need && header->seq > log->scan_seq &&
-        log->copy.head.segment_bytes != 0 && log->scan_seq >= log->copy.head.next_seq) {
-        log->gap.card += (uint32_t)(header->seq - log->scan_seq);
+    if (head->segment_bytes == 0) {
+        return 0; /* it is damaged */
+    }
+    if (least < head->next_seq) {
+        least = head->next_seq;
+        boot = head->boot_id;
+    }
+    return header->boot_id == boot && header->seq > least ? (uint32_t)(header->seq - least) : 0;
+}
+
+static void count_missing(drip_log_t *log)
+{
+    uint32_t missing = drip_log_missing(log);
+
+    if (missing > 0) {
+        log->gap.card += missing;
         log->unknown = 1;
         log->open = 0;
     }
-    log->evict_need = header->boot_id;
+    log->evict_need = log->header.boot_id;
 }
 
 static void accept(drip_log_t *log)
 {
     if (log->stage != MOUNT_NONE) {
+        drip_log_witness_record(log, 1);
         count_missing(log);
     }
     log->scan_records++;
@@ -115,7 +156,8 @@ static void scan_header(drip_log_t *log, uint32_t at, uint32_t n)
 {
     const uint8_t *bytes = buffer(log) + at % DRIP_BLOCK_BYTES;
 
-    if (log->cursor == 0 && !has_magic(bytes)) {
+    if (log->cursor == 0 && !has_magic(bytes) &&
+        (log->scan_quick != SCAN_QUICK || log->ack_records == 0)) {
         drip_log_scan_from(log, log->scan + DRIP_RECORD_ALIGN);
         return;
     }
@@ -126,7 +168,12 @@ static void scan_header(drip_log_t *log, uint32_t at, uint32_t n)
     log->cursor += n;
     log->scan_at = at + n;
     log->scan_crc = 0;
-    if (log->cursor == DRIP_RECORD_HEADER_BYTES && !is_record(log)) {
+    if (log->cursor < DRIP_RECORD_HEADER_BYTES) {
+        return;
+    }
+    if (is_record(log)) {
+        resume(log);
+    } else {
         refuse(log);
     }
 }
@@ -167,6 +214,7 @@ static int scan_payload(drip_log_t *log, uint32_t at, uint32_t n)
         }
         accept(log);
     } else if (log->scan_quick == SCAN_QUICK) {
+        drip_log_witness_record(log, 0);
         log->scan_claim = log->scan_at;
         drip_log_scan_from(log, log_align(log->scan_at, DRIP_RECORD_ALIGN));
     } else {

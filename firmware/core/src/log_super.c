@@ -6,7 +6,10 @@
 #include "drip/bytes.h"
 #include "log_internal.h"
 
-enum { REBUILD_PROBES = 17 /* erase units of up to 2^16 blocks */ };
+enum {
+    REBUILD_PROBES = 17, /* erase units of up to 2^16 blocks */
+    USUAL_UNIT = 13,     /* 4 MiB */
+};
 
 int drip_log_start_super(drip_log_t *log)
 {
@@ -14,6 +17,9 @@ int drip_log_start_super(drip_log_t *log)
 
     /* No number is given out before it is reserved, so none is given out twice. */
     super->next_seq = log->next_seq + LOG_RESERVE_SEGMENTS * log_reserve(log);
+    if (log->stage == MOUNT_NONE && super->next_segment != log->next_segment) {
+        super->witness = 0; /* the header has been written */
+    }
     super->next_segment = log->next_segment;
     super->tail_segment = log->tail_segment;
     /* Even generations live in the first erase unit, odd ones in the last: the copy that is not being
@@ -127,8 +133,10 @@ int drip_log_rebuild_step(drip_log_t *log)
 {
     uint32_t block;
 
-    while (log->probe_step < REBUILD_PROBES) {
-        block = log_align(log->first_block + 1, 1u << log->probe_step);
+    while (log->probe_step <= REBUILD_PROBES) {
+        uint32_t unit = log->probe_step == 0 ? (uint32_t)USUAL_UNIT : log->probe_step - 1;
+
+        block = log_align(log->first_block + 1, 1u << unit);
         log->probe_step++;
         if (block > log->first_block && block - log->first_block < log->region_blocks) {
             log->scan = block;
@@ -164,6 +172,8 @@ void drip_log_rebuild_done(drip_log_t *log, int result)
     }
     log->region_blocks = super->region_blocks;
     log->next_segment = super->next_segment;
-    log->probe_step = 2;
+    /* The newest segment may be anywhere: halving finds it in half the reads of doubling first. */
+    log->probe_step = log_half(super->segment_count);
+    log->probe_back = 1;
     log->stage = MOUNT_PROBE;
 }

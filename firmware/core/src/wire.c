@@ -8,7 +8,7 @@
 #endif
 
 uint32_t drip_wire_schema_hash(void) {
-    return 0xfbf77ca8u;
+    return 0x2aa3d3d6u;
 }
 
 _Static_assert(sizeof(drip_stream_t) == 24, "stream");
@@ -44,7 +44,8 @@ _Static_assert(offsetof(drip_superblock_t, volume_check) == 212, "superblock.vol
 _Static_assert(offsetof(drip_superblock_t, tail_segment) == 216, "superblock.tail_segment");
 _Static_assert(offsetof(drip_superblock_t, checkpoint_bytes) == 220, "superblock.checkpoint_bytes");
 _Static_assert(offsetof(drip_superblock_t, checkpoint) == 224, "superblock.checkpoint");
-_Static_assert(offsetof(drip_superblock_t, reserved) == 480, "superblock.reserved");
+_Static_assert(offsetof(drip_superblock_t, witness) == 480, "superblock.witness");
+_Static_assert(offsetof(drip_superblock_t, reserved) == 484, "superblock.reserved");
 _Static_assert(offsetof(drip_superblock_t, crc) == 508, "superblock.crc");
 
 _Static_assert(sizeof(drip_policy_state_t) == 36, "policy_state");
@@ -104,7 +105,8 @@ _Static_assert(offsetof(drip_segment_header_t, region_blocks) == 180, "segment_h
 _Static_assert(offsetof(drip_segment_header_t, next_seq) == 184, "segment_header.next_seq");
 _Static_assert(offsetof(drip_segment_header_t, tail_segment) == 192, "segment_header.tail_segment");
 _Static_assert(offsetof(drip_segment_header_t, victim) == 196, "segment_header.victim");
-_Static_assert(offsetof(drip_segment_header_t, reserved) == 200, "segment_header.reserved");
+_Static_assert(offsetof(drip_segment_header_t, witness) == 200, "segment_header.witness");
+_Static_assert(offsetof(drip_segment_header_t, reserved) == 266, "segment_header.reserved");
 _Static_assert(offsetof(drip_segment_header_t, crc) == 508, "segment_header.crc");
 
 _Static_assert(sizeof(drip_record_header_t) == 64, "record_header");
@@ -152,9 +154,8 @@ _Static_assert(offsetof(drip_log_mark_t, flags) == 28, "log_mark.flags");
 _Static_assert(offsetof(drip_log_mark_t, end) == 32, "log_mark.end");
 _Static_assert(offsetof(drip_log_mark_t, cursor) == 36, "log_mark.cursor");
 _Static_assert(offsetof(drip_log_mark_t, payload_crc) == 40, "log_mark.payload_crc");
-_Static_assert(offsetof(drip_log_mark_t, reserved) == 44, "log_mark.reserved");
-_Static_assert(offsetof(drip_log_mark_t, record) == 56, "log_mark.record");
-_Static_assert(offsetof(drip_log_mark_t, reserved2) == 120, "log_mark.reserved2");
+_Static_assert(offsetof(drip_log_mark_t, witness) == 44, "log_mark.witness");
+_Static_assert(offsetof(drip_log_mark_t, reserved) == 110, "log_mark.reserved");
 _Static_assert(offsetof(drip_log_mark_t, crc) == 124, "log_mark.crc");
 
 _Static_assert(sizeof(drip_blob_header_t) == 128, "blob_header");

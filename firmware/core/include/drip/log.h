@@ -81,10 +81,10 @@ typedef struct {
     uint32_t cursor;       /* of the header and payload being written, or the CRC being taken */
     uint32_t block_number; /* where `block` belongs: in the open segment, or of the scan */
     uint32_t block_fill;   /* bytes used in `block` */
-    uint32_t probe_step;
-    uint32_t scan;       /* offset of the candidate record; mount: block that is tried */
-    uint32_t scan_at;    /* its first byte that was not looked at */
-    uint32_t scan_limit; /* end of what is scanned */
+    uint32_t probe_step;   /* mount; later: witnesses collected */
+    uint32_t scan;         /* offset of the candidate record; mount: block that is tried */
+    uint32_t scan_at;      /* its first byte that was not looked at */
+    uint32_t scan_limit;   /* end of what is scanned */
     uint32_t scan_segment;
     uint32_t scan_block; /* block of the segment that is in `block` */
     uint32_t scan_end;   /* behind the last record found */
@@ -97,8 +97,10 @@ typedef struct {
     uint32_t read_offset;
     uint32_t mark_crc; /* of the first `mark_bytes` of the payload being appended */
     uint32_t mark_bytes;
-    uint32_t evict_fill; /* bytes of `evict_bucket` that survive */
-    uint32_t evict_room; /* bytes that survivors may still take */
+    uint32_t
+        evict_fill; /* bytes of `evict_bucket` that survive; mount: blocks written, bit per block */
+    uint32_t
+        evict_room; /* bytes that survivors may still take; mount: witness of the next header */
     uint32_t
         evict_need; /* of the record that asks for room, at least; mount: boot of the last record */
     uint32_t scan_crc;
@@ -115,13 +117,14 @@ typedef struct {
     uint32_t acked_durable;  /* as the last superblock says */
     uint32_t failed_segment; /* that `segment_fails` counts */
     uint32_t boot_id;
-    uint32_t direct; /* blocks in flight from the payload itself */
+    uint32_t direct; /* blocks in flight from the payload itself; mount: records are lost */
     const uint8_t *payload;
     uint8_t *read_out;
     uint32_t read_size;
     int32_t read_result;
     uint32_t ack_segment;
-    uint32_t ack_records;
+    uint32_t
+        ack_records; /* mount: bytes before the last mark of the record that goes on, its CRC so far; evicting: records of the victim */
     uint32_t ack_digest;
     int32_t ack_result;
     int32_t last_error;

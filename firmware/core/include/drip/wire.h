@@ -15,7 +15,8 @@ enum {
     DRIP_SEGMENT_VERSION = 1, /* version of the segment layout */
     DRIP_RECORD_MAGIC = 53628, /* first half-word of a record header */
     DRIP_RECORD_VERSION = 1, /* version of the record layout */
-    DRIP_MARK_MAGIC = 0x4b4d5244, /* 'DRMK': first word of a mark in a segment */
+    DRIP_MARK_MAGIC = 0x324d5244, /* 'DRM2': first word of a mark in a segment */
+    DRIP_WITNESSES = 33, /* blocks that a segment header or a mark remembers the old content of */
     DRIP_MARK_BLOCKS = 32, /* a mark starts every block of a segment whose number is a multiple of this, but block 0 */
     DRIP_SLOT_MAGIC = 0x4c535244, /* 'DRSL': first word of a slot journal entry */
     DRIP_SLOT_VERSION = 1, /* version of the slot journal */
@@ -357,7 +358,8 @@ typedef struct {
     uint32_t tail_segment; /* segments below this are gone */
     uint32_t checkpoint_bytes; /* used bytes of the checkpoint; 0 = none */
     uint8_t checkpoint[256]; /* state of the device that outlives a power cycle; opaque to the log */
-    uint8_t reserved[28]; /* 0 */
+    uint32_t witness; /* of the old content of segment next_segment's first block; 0 = unknown */
+    uint8_t reserved[24]; /* 0 */
     uint32_t crc; /* CRC-32 of all bytes before */
 } drip_superblock_t;
 
@@ -425,7 +427,8 @@ typedef struct {
     uint64_t next_seq; /* records that were new when it was opened have at least this number; 0 = unknown */
     uint32_t tail_segment; /* segments below this were gone at opening */
     uint32_t victim; /* 1 + segment whose best records it takes over; 0 = none */
-    uint8_t reserved[308]; /* 0 */
+    uint16_t witness[33]; /* of the old content of the 32 blocks that follow, and of the next segment's first; 0 = unknown */
+    uint8_t reserved[242]; /* 0 */
     uint32_t crc; /* CRC-32 of all bytes before */
 } drip_segment_header_t;
 
@@ -481,9 +484,8 @@ typedef struct {
     uint32_t end; /* offset behind the last complete record */
     uint32_t cursor; /* bytes before the mark of the record that goes on behind it; 0 = none */
     uint32_t payload_crc; /* CRC-32 of those that are payload */
-    uint8_t reserved[12]; /* 0 */
-    drip_record_header_t record; /* of that record */
-    uint32_t reserved2; /* 0 */
+    uint16_t witness[33]; /* of the old content of the 32 blocks that follow, and of the next segment's first; 0 = unknown */
+    uint8_t reserved[14]; /* 0 */
     uint32_t crc; /* CRC-32 of log_uuid, segment number (u32) and all bytes before */
 } drip_log_mark_t;
 
