@@ -34,39 +34,25 @@ typedef struct {
     uint16_t gyro_q16;  /* mrad/s per bit */
 } family_t;
 
+/* What the MPU families have in common: 4096 bits per g, 32.8 per degree per second. */
+#define MPU_FAMILY                                                                                 \
+    .addresses = {0x68, 0x69}, .name_reg = 0x75, .reset = {0x6B, 0x80}, .data_reg = 0x3A,          \
+    .data_bytes = 15, .ready_mask = 0x01, .accel_at = 1, .gyro_at = 9, .is_big_endian = 1,         \
+    .accel_q16 = 16000, .gyro_q16 = 34873
+
 static const family_t families[] = {
-    /* MPU-6050: 4096 bits per g, 32.8 per degree per second. */
+    /* MPU-6050 */
     {
-        .addresses = {0x68, 0x69},
-        .name_reg = 0x75,
+        MPU_FAMILY,
         .names = {0x68},
-        .reset = {0x6B, 0x80},
         .settings = {{0x6B, 0x01}, {0x1A, 0x04}, {0x19, 4}, {0x1B, 0x10}, {0x1C, 0x10}, {0x38, 1}},
-        .data_reg = 0x3A,
-        .data_bytes = 15,
-        .ready_mask = 0x01,
-        .accel_at = 1,
-        .gyro_at = 9,
-        .is_big_endian = 1,
-        .accel_q16 = 16000,
-        .gyro_q16 = 34873,
     },
-    /* MPU-6500, -9250, -9255: the accelerometer has a filter register of its own. */
+    /* MPU-6500, -9250, -9255: the accelerometer has a filter register of its own. The clock source is
+     * automatic after reset; data-ready is reported without its interrupt. */
     {
-        .addresses = {0x68, 0x69},
-        .name_reg = 0x75,
+        MPU_FAMILY,
         .names = {0x70, 0x71, 0x73},
-        .reset = {0x6B, 0x80},
-        /* The clock source is automatic after reset; data-ready is reported without its interrupt. */
         .settings = {{0x1A, 0x04}, {0x19, 4}, {0x1B, 0x10}, {0x1C, 0x10}, {0x1D, 0x04}, {0x38, 1}},
-        .data_reg = 0x3A,
-        .data_bytes = 15,
-        .ready_mask = 0x01,
-        .accel_at = 1,
-        .gyro_at = 9,
-        .is_big_endian = 1,
-        .accel_q16 = 16000,
-        .gyro_q16 = 34873,
     },
     /* LSM6DSO, LSM6DSOX (0x6C), LSM6DSL (0x6A), LSM6DS3 (0x69): 0.244 mg and 35 mdps per bit. */
     {
@@ -367,4 +353,27 @@ void drip_imu_stream(const drip_imu_t *imu, drip_stream_t *stream)
 int drip_imu_present(const drip_imu_t *imu)
 {
     return imu->stage == STAGE_RUN && imu->running;
+}
+
+/* ------------------------------------------------------------------ port */
+
+static int port_poll(void *context, uint8_t *buffer, uint32_t buffer_bytes, drip_frame_t *frame)
+{
+    return drip_imu_take(context, buffer, buffer_bytes, frame);
+}
+
+static int port_stream(void *context, uint32_t index, drip_stream_t *stream)
+{
+    if (index != 0) {
+        return 0;
+    }
+    drip_imu_stream(context, stream);
+    return 1;
+}
+
+void drip_imu_attach(drip_imu_t *imu, drip_port_t *port)
+{
+    port->context = imu;
+    port->sensor_poll = port_poll;
+    port->sensor_stream = port_stream;
 }

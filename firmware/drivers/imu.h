@@ -9,7 +9,7 @@
 #ifndef DRIP_IMU_H
 #define DRIP_IMU_H
 
-#include "drip/frame.h"
+#include "drip/port.h"
 
 enum {
     DRIP_IMU_AXES = 6,
@@ -80,6 +80,9 @@ int drip_imu_init(drip_imu_t *imu, const drip_imu_bus_t *bus, const drip_imu_con
 
 /* Does a piece of work: starts or polls one transfer. Call it at least every 5 ms. */
 void drip_imu_step(drip_imu_t *imu);
+
+/* Makes the sensor that of a port, whose other functions do not need its context. */
+void drip_imu_attach(drip_imu_t *imu, drip_port_t *port);
 
 /* Hands over a complete window, for sensor_poll of drip/port.h. Returns 1 and the frame, or 0. */
 int drip_imu_take(drip_imu_t *imu, uint8_t *buffer, uint32_t buffer_bytes, drip_frame_t *frame);

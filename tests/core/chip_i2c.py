@@ -233,6 +233,8 @@ class I2c:
             self.chip.faults.append("CR1 is written while START or STOP is on its way")
         self._registers[CR1] = value
         if value & START and not present & START:
+            if self._registers[SR1] & RXNE:
+                self.chip.faults.append("a byte of the transfer before is still in DR")
             self._check_settings()
 
     def _check_settings(self) -> None:

@@ -206,6 +206,23 @@ def test_a_stranger_at_the_address_is_left_alone(imu_module) -> None:
     assert driver.lib.drip_imu_present(driver.imu) == 0
 
 
+def test_a_port_gets_windows_and_the_stream(imu_module) -> None:
+    driver = Driver(imu_module, Mpu(0x68, steady))
+    port = driver.ffi.new("drip_port_t *")
+    driver.lib.drip_imu_attach(driver.imu, port)
+    driver.run(1.5, take=False)
+    buffer = driver.ffi.new("uint8_t[]", 600)
+    frame = driver.ffi.new("drip_frame_t *")
+    assert port.sensor_poll(port.context, buffer, 599, frame) == 0
+    assert port.sensor_poll(port.context, buffer, 600, frame) == 1
+    values = np.frombuffer(bytes(driver.ffi.buffer(buffer)), "<i2").reshape(50, 6)
+    assert np.abs(values - np.array(expected(steady, 0))).max() <= 1
+    stream = driver.ffi.new("drip_stream_t *")
+    assert port.sensor_stream(port.context, 0, stream) == 1
+    assert (stream.id, stream.shape[0]) == (3, 50)
+    assert port.sensor_stream(port.context, 1, stream) == 0
+
+
 def test_stream_and_arguments(imu_module) -> None:
     driver = Driver(imu_module, None)
     stream = driver.ffi.new("drip_stream_t *")

@@ -121,9 +121,9 @@ def test_an_error_at_any_byte_costs_one_transfer(module, boards, wrong: int) -> 
     board = new_board(module, boards, Mpu(0x68, steady))
     board.run(SET_UP_S)
     assert board.lib.drip_imu_present(board.imu)
-    # 18 bytes are a transfer: every one of them meets an error, five transfers apart.
-    start = board.wire.bytes
-    board.wire.wrong = {start + 1 + n * (18 * 5 + 1): wrong for n in range(36)}
+    # 18 bytes are a transfer, and an error ends it: each of them meets one, five transfers apart.
+    gaps = [18 * 5 + 1 + n % 18 for n in range(36)]
+    board.wire.wrong = {board.wire.bytes + int(at): wrong for at in np.cumsum(gaps)}
     board.run(2.6)
     assert 18 <= board.imu.bus_errors <= 36
     assert (board.imu.gaps, board.imu.restarts) == (0, 1)

@@ -98,6 +98,24 @@ def test_the_other_boards(name: str, tmp_path: Path) -> None:
 
 
 @SLOW
+def test_the_image_with_a_motion_sensor_runs_without_one(tmp_path: Path) -> None:
+    """QEMU has no I2C: registers that never answer cost the rest of the firmware nothing."""
+    boards.needs(Kind.QEMU)
+    card = boards.new_card(tmp_path / "card.img")
+    image = boards.firmware(f"{boards.BOARD}_imu")
+    frames = digits().x[:5]
+    with boards.in_qemu(card=card, firmware=image) as board, connect(board.url) as client:
+        assert client.device.model_id == bytes(16)
+        boards.keep_all(client)
+        for frame in frames:
+            assert client.feed(frame).keep == 1
+        client.sync_log()
+        status = client.status()
+        assert (status.faults, status.frames_seen) == (0, 5)
+    assert boards.payloads(card) == [frame.tobytes() for frame in frames]
+
+
+@SLOW
 def test_the_image_for_its_own_model_alone(tmp_path: Path) -> None:
     """It scores as the core does, and refuses models that need what was left out."""
     boards.needs(Kind.QEMU)

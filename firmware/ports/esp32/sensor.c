@@ -112,22 +112,6 @@ static const drip_imu_bus_t sensor_bus = {
     .time_us = system_time_us,
 };
 
-static int sensor_poll(void *context, uint8_t *buffer, uint32_t buffer_bytes, drip_frame_t *frame)
-{
-    (void)context;
-    return drip_imu_take(&sensor, buffer, buffer_bytes, frame);
-}
-
-static int sensor_stream(void *context, uint32_t index, drip_stream_t *stream)
-{
-    (void)context;
-    if (index != 0) {
-        return 0;
-    }
-    drip_imu_stream(&sensor, stream);
-    return 1;
-}
-
 void sensor_start(drip_port_t *port)
 {
     static int16_t samples[(BOARD_IMU_WINDOW + BOARD_IMU_HOP) * DRIP_IMU_AXES];
@@ -148,8 +132,7 @@ void sensor_start(drip_port_t *port)
     if (i2c_new_master_bus(&bus_config, &bus) == ESP_OK &&
         xTaskCreate(bus_task, "bus", TASK_STACK_OTHER, NULL, TASK_PRIORITY_BUS, &task) == pdPASS &&
         drip_imu_init(&sensor, &sensor_bus, &config, samples) == DRIP_ERR_OK) {
-        port->sensor_poll = sensor_poll;
-        port->sensor_stream = sensor_stream;
+        drip_imu_attach(&sensor, port);
     }
 }
 

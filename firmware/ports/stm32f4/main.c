@@ -77,22 +77,6 @@ static const drip_imu_bus_t sensor_bus = {
 };
 static drip_imu_t sensor;
 
-static int sensor_poll(void *context, uint8_t *buffer, uint32_t buffer_bytes, drip_frame_t *frame)
-{
-    (void)context;
-    return drip_imu_take(&sensor, buffer, buffer_bytes, frame);
-}
-
-static int sensor_stream(void *context, uint32_t index, drip_stream_t *stream)
-{
-    (void)context;
-    if (index != 0) {
-        return 0;
-    }
-    drip_imu_stream(&sensor, stream);
-    return 1;
-}
-
 static void sensor_start(void)
 {
     static int16_t samples[(BOARD_IMU_WINDOW + BOARD_IMU_HOP) * DRIP_IMU_AXES];
@@ -104,8 +88,7 @@ static void sensor_start(void)
 
     i2c_start();
     if (drip_imu_init(&sensor, &sensor_bus, &config, samples) == DRIP_ERR_OK) {
-        port.sensor_poll = sensor_poll;
-        port.sensor_stream = sensor_stream;
+        drip_imu_attach(&sensor, &port);
     }
 }
 
