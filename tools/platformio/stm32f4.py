@@ -16,7 +16,8 @@ env = env  # type: ignore[name-defined]  # noqa: F821
 ROOT = Path(env.subst("$PROJECT_DIR"))
 # Of the blob: docs/SPEC.md.
 SECTION_COUNT_AT, CAM_HEAD_AT, FRONTEND, HIDDEN_HEAD = 28, 82, 10, 2
-# Speed counts where every weight of a model or every byte of the line passes.
+# Speed counts where every weight of a model or every byte of the line passes. The rest is small.
+SMALL = ["-Os", "-fno-thread-jumps", "-fno-schedule-insns2"]
 FAST = ("_dsp.c", "/bytes.c", "/cam_map.c", "/spi.c", "/uart.c", "/memory.c")
 
 
@@ -27,10 +28,10 @@ def refuse(message, hint):
 
 
 def choose_speed(env, node):
-    """Compile what is not in FAST with -Os, and no branch twice to save a jump."""
+    """Compile what is not in FAST small: no code twice to save a jump or a stall."""
     if any(part in node.srcnode().get_path().replace("\\", "/") for part in FAST):
         return node
-    return env.Object(node, CCFLAGS=[*env["CCFLAGS"], "-Os", "-fno-thread-jumps"])
+    return env.Object(node, CCFLAGS=[*env["CCFLAGS"], *SMALL])
 
 
 def read_option(name, default):

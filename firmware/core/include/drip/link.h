@@ -12,19 +12,19 @@ enum { DRIP_LINK_FRAME_BYTES = 4 + DRIP_MAX_BODY_BYTES + 4 };
 /* One end of a link: 2.2 KiB. Members are private but `errors` and `rx_any`. */
 typedef struct {
     const drip_port_t *port;
-    uint32_t rx_size;   /* decoded bytes so far */
-    uint32_t tx_size;   /* bytes in tx, before encoding */
-    uint32_t tx_at;     /* next byte to encode */
-    uint32_t errors;    /* frames lost to CRC, COBS or length */
-    uint8_t rx_code;    /* COBS: bytes left in the present run */
-    uint8_t rx_state;   /* what the next byte is */
-    uint8_t tx_state;   /* what is sent next */
-    uint8_t tx_run;     /* bytes left in the present run */
-    uint8_t rx_raw[16]; /* bytes taken from the port, not yet decoded */
+    uint32_t rx_size; /* decoded bytes so far */
+    uint32_t tx_size; /* bytes in tx, before encoding */
+    uint32_t tx_at;   /* next byte to encode */
+    uint32_t errors;  /* frames lost to CRC, COBS or length */
+    uint8_t rx_code;  /* COBS: bytes left in the present run */
+    uint8_t rx_state; /* what the next byte is */
+    uint8_t tx_state; /* what is sent next */
+    uint8_t tx_run;   /* bytes left in the present run */
     uint8_t rx_raw_size;
     uint8_t rx_raw_at;
-    uint8_t tx_join; /* the delimiter before opens the next frame too */
-    uint8_t rx_any;  /* bytes have arrived; the owner clears it */
+    uint8_t tx_join;    /* the delimiter before opens the next frame too */
+    uint8_t rx_any;     /* bytes have arrived; the owner clears it */
+    uint8_t rx_raw[16]; /* bytes taken from the port, not yet decoded */
     uint8_t rx[DRIP_LINK_FRAME_BYTES];
     uint8_t tx[DRIP_LINK_FRAME_BYTES];
 } drip_link_t;

@@ -49,18 +49,6 @@ typedef struct {
 
 /* State of the policy. Treat all but config as private; under 1 KiB. */
 typedef struct {
-    drip_policy_config_t config;
-    drip_rng_t rng;
-    uint32_t count; /* frames decided */
-    uint32_t tag;   /* model and score that the classes belong to */
-    int32_t credit; /* of the burst rule, frames x 65536 */
-    int32_t behind; /* frames short of the target, x 65536 */
-    uint16_t fast;  /* short and long mean of the percentiles */
-    uint16_t slow;  /* */
-    drip_pace_t pace;
-    uint32_t target;     /* last aimed at, x 65536 */
-    uint32_t redundant;  /* frames dropped as such */
-    uint16_t held;       /* percentile that the last frame was held against */
     uint8_t drop;        /* enum DRIP_DROP_* of the last frame */
     uint8_t class_count; /* in use */
     uint8_t thumb_cells; /* of `thumb`; 0 = there is none */
@@ -69,9 +57,21 @@ typedef struct {
     uint8_t drifted;   /* the limit was passed and not yet left */
     uint8_t drift_due; /* set then; whoever reports it clears it */
     uint8_t reserved;
+    uint16_t fast;      /* short and long mean of the percentiles */
+    uint16_t slow;      /* */
+    uint16_t held;      /* percentile that the last frame was held against */
     uint16_t window;    /* frames in the histogram */
     uint16_t psi_score; /* when the last window was full */
     uint16_t psi_class;
+    drip_policy_config_t config;
+    uint32_t count;     /* frames decided */
+    uint32_t tag;       /* model and score that the classes belong to */
+    int32_t credit;     /* of the burst rule, frames x 65536 */
+    int32_t behind;     /* frames short of the target, x 65536 */
+    uint32_t target;    /* last aimed at, x 65536 */
+    uint32_t redundant; /* frames dropped as such */
+    drip_rng_t rng;
+    drip_pace_t pace;
     uint16_t
         histogram[DRIP_HISTOGRAM_BINS]; /* percentiles of late; halved when the window is full */
     drip_policy_class_t classes[DRIP_MAX_CLASSES]; /* further classes share the last one */
