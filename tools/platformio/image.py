@@ -36,6 +36,8 @@ INTERRUPT_CYCLES = 12 + 12 + 17 + 10
 # Loads, taken branches and wait states: no instruction of the handlers takes longer on average.
 CYCLES_PER_INSTRUCTION = 3
 INTERRUPT_STACK = 26 * 4
+# Those of I2C only with a motion sensor; the two never interrupt each other, and count both.
+HANDLERS = ("uart_isr", "clock_isr", "i2c_event_isr", "i2c_error_isr")
 LIBRARY_STACK = 32  # mem* of newlib, written in assembly: GCC tells nothing about them
 
 MODULES = (
@@ -245,10 +247,10 @@ def read_image(name: str) -> Image:
     stack, calls = read_call_graph(folder)
     # What the linker has thrown away is called by nobody.
     stack = {title: use for title, use in stack.items() if title.split(":")[-1] in image.symbols}
-    # The two handlers are no part of main's path; each may come on top of it.
-    entries = ("uart_isr", "clock_isr", "reset_handler", "fault_handler", "fault_record")
-    handlers = [deepest(stack, calls, entry)[0] for entry in ("uart_isr", "clock_isr")]
-    for entry in entries:
+    # Handlers are no part of main's path; each may come on top of it.
+    found = [entry for entry in HANDLERS if entry in stack]
+    handlers = [deepest(stack, calls, entry)[0] for entry in found]
+    for entry in (*found, "reset_handler", "fault_handler", "fault_record"):
         stack.pop(entry, None)
     depth, path = deepest(stack, calls, "main")
     image.stack = depth + sum(handlers) + len(handlers) * INTERRUPT_STACK, path
