@@ -11,13 +11,15 @@ import pytest
 pytest.importorskip("sklearn", reason="needs scikit-learn: pip install drip[train]")
 from drip.bench.select_data import PROTOCOLS, Pool, make_view, recording_order
 from drip.bench.select_data import load_pool as load
-from drip.bench.select_decide import choose, el2n, herding, k_center
+from drip.bench.select_decide import choose, decide, el2n, herding, k_center
 from drip.bench.select_net import Augmentation, augmenter
 from drip.bench.select_plan import QUICK, Cell, Plan, Policy, Rows
 from drip.bench.select_stats import Difference, holm, paired, verdict
 from drip.data import Dataset
 from drip.errors import ConfigError, DataError, UsageError
-from drip.wire import Config, PolicyKind, ScoreKind
+from drip.wire import Config, PolicyKind, Reason, ScoreKind
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -198,6 +200,23 @@ def test_random_draws_the_achieved_count(pool: Pool) -> None:
         choose(Policy("x", "random"), plan, {**decisions, "class_1": predicted[:9]}, view, 0.4, 5)
 
 
+def test_every_rule_of_the_quick_plan_keeps_its_share(pool: Pool) -> None:
+    blob = (ROOT / "models" / "digits" / "model.drip").read_bytes()
+    plan, view = quick(), make_view(pool, 0, "iid")
+    decided = decide(blob, view, plan.device_policies, 0.5)
+    kept = {p.name: decided[f"{p.name}/keep"] for p in plan.device_policies}
+    reasons = {p.name: decided[f"{p.name}/reason"] for p in plan.device_policies}
+    assert kept["every_kth"].tolist() == [True, False] * 400
+    for name in ("default", "burst", "floors", "paced"):
+        assert abs(kept[name].mean() - 0.5) < 0.03, name
+    assert (reasons["floors"] & Reason.FLOOR).any()
+    paced = reasons["paced"][kept["paced"]]
+    assert (paced & Reason.PACED).all() and not (reasons["default"] & Reason.PACED).any()
+    # The card shall be full sooner; the rate is known after 17 of 80 seconds.
+    hasty = Policy("hasty", settings={"POLICY_KIND": "TARGET", "PACE_S": 900})
+    assert decide(blob, view, (hasty,), 0.5)["hasty/keep"].mean() > 0.7
+
+
 def test_references_choose_what_their_papers_say() -> None:
     logits = np.array([[9.0, 0.0], [0.0, 0.0], [9.0, 0.0]])
     error = el2n(logits, np.array([0, 0, 1]))
@@ -340,11 +359,15 @@ def test_the_quick_plan_runs_and_resumes(tmp_path: Path) -> None:
     rows = run(plan, place).rows
     assert [r["key"] for r in rows] == [c.key for c in plan.cells()]
     by_policy = {r["policy"]: r for r in rows}
-    assert by_policy["random"]["kept"] == by_policy["evidence"]["kept"]
+    assert by_policy["random"]["kept"] == by_policy["default"]["kept"]
     assert by_policy["full"]["kept"] == 800 and by_policy["seed"]["kept"] == 0
     assert 0.3 < by_policy["evidence"]["retention"] < 0.7
     assert by_policy["full"]["accuracy"] > 0.6
+    # The same networks, converted.
+    lost = [r["accuracy"] - r["int8_accuracy"] for r in rows]
+    assert len(set(lost)) > 1 and max(map(abs, lost)) < 0.06
     entries = write(plan, rows, place)
+    assert "| int8 |" in (tmp_path / "out" / "quick.md").read_text()
     assert {e["policy"] for e in entries if "vs_random" in e} >= {"evidence", "margin"}
     assert (tmp_path / "out" / "quick.png").stat().st_size > 1000
     # Everything is there: nothing is trained or decided again; a lost row comes back.
