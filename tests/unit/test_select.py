@@ -420,6 +420,21 @@ def test_rounds_and_drift(tmp_path: Path) -> None:
     assert "| digits | sensor | evidence | 40%" in (tmp_path / "out" / "drift.md").read_text()
 
 
+def test_random_stands_beside_what_kept_as_many() -> None:
+    from drip.bench.select_report import cases, summarise
+
+    committed = ROOT / "docs" / "results" / "select" / "quick.jsonl"
+    rows = [json.loads(line) for line in committed.read_text().splitlines()]
+    kept = {case: [r["retention"] for r in own.values()] for case, own in cases(rows).items()}
+    random = np.mean(kept["digits", "bursty", "random", 0.5, "equal"])
+    compared = {}
+    for entry in summarise(rows):
+        if entry["protocol"] == "bursty" and entry["policy"] not in ("random", "full", "seed"):
+            compared[entry["policy"]] = "vs_random" in entry
+            assert ("vs_random" in entry) == (abs(entry["retention"] - random) <= 0.01)
+    assert compared["default"] and not compared["evidence"]
+
+
 def test_tables_go_into_a_document() -> None:
     from drip.bench.select_report import into_document
 

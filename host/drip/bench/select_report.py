@@ -139,11 +139,19 @@ def _reference(
         return by_case.get((dataset, protocol, "full", 1.0, "equal"))
     for name in (f"{reference}@{policy}", reference):
         found = by_case.get((dataset, protocol, name, keep, steps))
-        if found is not None:
+        if found is not None and (reference != "random" or _as_many(by_case[case], found)):
             return found
     return None
 
 
+def _as_many(one: dict[int, Row], other: dict[int, Row]) -> bool:
+    """Whether two cases kept as many frames: a difference to random means nothing otherwise."""
+    shares = [np.mean([r["retention"] for r in rows.values()]) for rows in (one, other)]
+    return bool(abs(shares[0] - shares[1]) <= SAME_SHARE)
+
+
+SAME_SHARE = 0.01
+"""Random is drawn for one policy; others stand beside it when they kept so nearly as many."""
 # What is wanted of an entry, for people; "int8" only where it was measured.
 _COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
     "data set": lambda e: str(e["dataset"]),
