@@ -17,6 +17,7 @@ enum {
 
     IMAGE_BLOCKS = 128,
     EMPTY_BLOCKS = 64,
+    EMPTY_EVICT = 128, /* from this on: full mode EVICT */
     ACTIONS = 6,
     PAYLOAD_BYTES = 4096,
     READ_BLOCKS = 4,
@@ -156,13 +157,24 @@ static void read_all(world_t *world)
 static void append(world_t *world, uint32_t size)
 {
     drip_record_header_t header;
+    uint32_t evictions;
     int code;
 
     memset(&header, 0, sizeof(header));
     header.payload_bytes = size;
-    code = drip_log_append(world->log, &header, world->payload + PAYLOAD_BYTES - size);
-    MUST(code <= DRIP_ERR_OK && code != DRIP_ERR_BUSY);
-    drive(world);
+    header.percentile = (uint16_t)(size * 40503u);
+    header.flags = size % 5 == 0 ? DRIP_REASON_RANDOM_SHARE : DRIP_REASON_THRESHOLD;
+    header.class_1 = (uint16_t)(size % 70);
+    for (evictions = 0; evictions < 3; evictions++) {
+        code = drip_log_append(world->log, &header, world->payload + PAYLOAD_BYTES - size);
+        drive(world);
+        if (code != DRIP_ERR_BUSY) {
+            break;
+        }
+        MUST(world->config.full_mode == DRIP_FULL_EVICT);
+    }
+    MUST(code != DRIP_ERR_BUSY);
+    MUST(code <= DRIP_ERR_OK || world->config.full_mode == DRIP_FULL_EVICT);
 }
 
 static void acknowledge(world_t *world, uint32_t records)
@@ -213,13 +225,18 @@ static void act(world_t *world, uint8_t action)
 
 static void prepare(world_t *world, fuzz_input_t *input, uint8_t mode)
 {
-    const uint32_t empty = fuzz_u8(input) % EMPTY_BLOCKS;
+    const uint32_t chosen = fuzz_u8(input);
+    const uint32_t empty = chosen % EMPTY_BLOCKS;
     uint32_t blocks;
 
     memset(world, 0, sizeof(*world));
     board_init(&world->board);
     world->config.commit_ms = mode & MODE_AT_ONCE ? 0 : 1000;
     world->config.full_mode = mode & MODE_STOP ? DRIP_FULL_STOP : DRIP_FULL_OVERWRITE_ACKED;
+    if (chosen >= EMPTY_EVICT) {
+        world->config.full_mode = DRIP_FULL_EVICT;
+        world->config.class_floor = (uint8_t)(chosen % 3);
+    }
     world->board.card_polls = (mode & MODE_POLLS) >> 4;
     world->board.card_faults = (mode & MODE_FAULTS) != 0 ? 29u >> (mode >> 6) : 0;
     world->first_block = mode & MODE_SHIFTED ? 1 : 0;
