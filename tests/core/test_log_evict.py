@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
+import zlib
 from dataclasses import dataclass
 
 import pytest
@@ -205,3 +207,18 @@ def test_the_state_of_a_log_fits_into_two_kilobytes():
     from drip._core import ffi
 
     assert ffi.sizeof("drip_log_t") <= 2048
+
+
+def test_a_superblock_that_says_that_the_newest_segment_is_gone_is_not_believed():
+    card, log = make()
+    seq = append(log, Frame(1, 0, b"frame"))
+    log.sync()
+    plain = wire.Superblock.unpack(bytes(card.data[:BLOCK]))
+    wrong = dataclasses.replace(
+        plain, generation=plain.generation + 10, next_segment=1, tail_segment=1
+    )
+    content = wrong.pack()[:-4]
+    card.data[:BLOCK] = content + zlib.crc32(content).to_bytes(4, "little")
+    again = Log(card, log.settings)
+    assert again.tail == 0
+    assert list(contents(again)) == [seq]

@@ -43,7 +43,8 @@ int drip_log_check_super(const drip_superblock_t *super, uint32_t region_blocks)
         return DRIP_ERR_VERSION;
     }
     if (!geometry_fits(super, region_blocks) || super->next_segment > LOG_MAX_SEGMENT ||
-        super->acked_segment > super->next_segment || super->tail_segment > super->next_segment ||
+        super->acked_segment > super->next_segment ||
+        (super->tail_segment > 0 && super->tail_segment >= super->next_segment) ||
         super->checkpoint_bytes > sizeof(super->checkpoint)) {
         return DRIP_ERR_CORRUPT;
     }
