@@ -118,7 +118,7 @@ static void summarise(drip_log_t *log)
     int found = find(log);
 
     if (found > 0) {
-        drip_log_summarise(log);
+        drip_log_summarise(log, drip_log_bucket(log, &log->header));
         next(log);
     } else if (found < 0) {
         drip_log_choose(log);
@@ -144,7 +144,7 @@ static void walk(drip_log_t *log)
         header->payload_bytes == sizeof(drip_record_gap_t)) {
         log->cursor = DRIP_RECORD_HEADER_BYTES;
         log->evict_stage = EVICT_MERGE;
-    } else if (log->open && drip_log_survives(log)) {
+    } else if (log->open && drip_log_survives(log, drip_log_bucket(log, header))) {
         log->evict_room -= log_size_of(header);
         header->header_crc = drip_crc32(drip_log_record_seed(log, log->next_segment - 1), header,
                                         DRIP_RECORD_HEADER_BYTES - sizeof(header->header_crc));

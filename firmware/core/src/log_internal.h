@@ -296,10 +296,13 @@ void drip_log_set_level(drip_log_t *log);
 /* A segment was opened without a victim: there is room again. */
 void drip_log_take_all(drip_log_t *log);
 
-/* Counts the record in `header` in the summary; from that, chooses what survives; does it? */
-void drip_log_summarise(drip_log_t *log);
+/* Step of the ranks that a frame is in: 0 below the level, 1..63 above. */
+uint32_t drip_log_bucket(const drip_log_t *log, const drip_record_header_t *header);
+
+/* Counts the record in `header`, of that step, in the summary; from that, chooses what survives; does it? */
+void drip_log_summarise(drip_log_t *log, uint32_t bucket);
 void drip_log_choose(drip_log_t *log);
-int drip_log_survives(drip_log_t *log);
+int drip_log_survives(drip_log_t *log, uint32_t bucket);
 
 /* Mount: the newest segment took over from a victim, or was cut while it did. */
 void drip_log_settle_victim(drip_log_t *log);

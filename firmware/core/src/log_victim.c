@@ -42,6 +42,14 @@ uint32_t drip_log_rank(const drip_record_header_t *header)
     return drip_crc32(crc, &header->boot_id, sizeof(header->boot_id)) >> 16;
 }
 
+uint32_t drip_log_bucket(const drip_log_t *log, const drip_record_header_t *header)
+{
+    uint32_t level = drip_log_level(log);
+    uint32_t rank = drip_log_rank(header);
+
+    return rank < level ? 0 : 1 + (rank - level) / ((RANKS - 1 - level) / (BUCKET_COUNT - 1) + 1);
+}
+
 enum { UNRANKED, DRAWN, SCORED };
 
 /* Frames of the random share count for no class: one that a floor keeps was not drawn for that. */
@@ -65,7 +73,7 @@ int drip_log_turn_away(drip_log_t *log, const drip_record_header_t *header)
     log_evict_t *evict = log_evict(log);
     int ranked = how_ranked(header);
 
-    if (ranked == UNRANKED || drip_log_rank(header) >= drip_log_level(log)) {
+    if (ranked == UNRANKED || drip_log_bucket(log, header) > 0) {
         return 0;
     }
     if (ranked == SCORED) {
@@ -126,14 +134,6 @@ void drip_log_clear_work(drip_log_t *log)
     memset(&evict->dropped, 0, sizeof(*evict) - offsetof(log_evict_t, dropped));
 }
 
-static uint32_t bucket_of(const drip_log_t *log)
-{
-    uint32_t level = drip_log_level(log);
-    uint32_t rank = drip_log_rank(&log->header);
-
-    return rank < level ? 0 : 1 + (rank - level) / ((RANKS - 1 - level) / (BUCKET_COUNT - 1) + 1);
-}
-
 /* Sets the floor of every class. Returns the number of frames that are kept for it at most. */
 static uint32_t choose_floors(drip_log_t *log)
 {
@@ -178,11 +178,10 @@ void drip_log_choose(drip_log_t *log)
     log->evict_fill = bucket > 0 ? room : 0; /* below the level nothing is worth a copy */
 }
 
-void drip_log_summarise(drip_log_t *log)
+void drip_log_summarise(drip_log_t *log, uint32_t bucket)
 {
     const drip_record_header_t *header = &log->header;
     drip_log_summary_t *summary = &log->copy.summary;
-    uint32_t bucket = bucket_of(log);
     uint8_t *count = &summary->classes[header->class_1 & CLASS_MASK][bucket >> QUARTER_SHIFT];
     uint32_t size = log_size_of(header);
 
@@ -214,10 +213,9 @@ static int is_floor(drip_log_t *log, uint32_t quarter)
     return 1;
 }
 
-int drip_log_survives(drip_log_t *log)
+int drip_log_survives(drip_log_t *log, uint32_t bucket)
 {
     uint32_t size = log_size_of(&log->header);
-    uint32_t bucket = bucket_of(log);
 
     if (log->evict_room < size) {
         return 0;
