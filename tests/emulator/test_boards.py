@@ -128,9 +128,11 @@ def test_the_image_for_its_own_model_alone(tmp_path: Path) -> None:
         results = score_frames(client, list(frames))
         assert compare(client, list(frames), results, boards.MODEL.read_bytes()) == []
         assert wire.BlobHeader.unpack(hidden).op_bitmap & ~before.op_bitmap == 0
-        with pytest.raises(DeviceError) as refused:
-            deploy(client, hidden)
-        assert refused.value.code == wire.Err.UNSUPPORTED
+        _, plain = head_net(np.random.default_rng(0))
+        for blob in (hidden, plain):
+            with pytest.raises(DeviceError) as refused:
+                deploy(client, blob)
+            assert refused.value.code == wire.Err.UNSUPPORTED
         other = bytearray(hidden)
         struct.pack_into("<Q", other, wire.BlobHeader.OFFSETS["op_bitmap"], 1 << wire.Op.SOFTMAX)
         with pytest.raises(ModelError, match="SOFTMAX"):

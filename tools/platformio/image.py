@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # The complete image without the model, and RAM without arena and frame buffers. An image that can
 # run any model has all operators in it; one that is built for its own model alone has not.
 FLASH_BUDGET = 48 * 1024
-ALL_OPERATORS_BUDGET = 55 * 1024
+ALL_OPERATORS_BUDGET = 56 * 1024
 RAM_BUDGET = 16 * 1024
 OWN_OPERATORS = "_own"  # the environments of the second kind end like this
 # Ten bits at 921600 baud, in cycles of 168 MHz.

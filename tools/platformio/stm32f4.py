@@ -15,9 +15,11 @@ env = env  # type: ignore[name-defined]  # noqa: F821
 
 ROOT = Path(env.subst("$PROJECT_DIR"))
 # Of the blob: docs/SPEC.md.
-SECTION_COUNT_AT, CAM_HEAD_AT, FRONTEND, HIDDEN_HEAD = 28, 82, 10, 2
+SECTION_COUNT_AT, CAM_HEAD_AT, OPS, FRONTEND, HIDDEN_HEAD = 28, 82, 2, 10, 2
+OP_BYTES, LAYOUT_AT, WINDOWED, PLAIN = 96, 82, (1, 2), 0
 # Speed counts where every weight of a model or every byte of the line passes. The rest is small.
 SMALL = ["-Os", "-fno-thread-jumps", "-fno-schedule-insns2"]
+SMALL += ["-fno-move-loop-invariants", "-fno-tree-loop-im"]
 FAST = ("_dsp.c", "/bytes.c", "/cam_map.c", "/spi.c", "/uart.c", "/memory.c")
 
 
@@ -39,6 +41,23 @@ def read_option(name, default):
     return os.environ.get("DRIP_" + name.upper(), env.GetProjectOption("custom_" + name, default))
 
 
+def sections_of(content):
+    """Kind, offset and size of the sections of a blob."""
+    (count,) = struct.unpack_from("<H", content, SECTION_COUNT_AT)
+    entries = [struct.unpack_from("<HHIII", content, 128 + 16 * n) for n in range(count)]
+    return [(kind, offset, size) for kind, _, offset, size, _ in entries]
+
+
+def has_plain(content):
+    """Whether a convolution of the blob has weights in the plain layout."""
+    for kind, offset, size in sections_of(content):
+        for at in range(offset, offset + size if kind == OPS else offset, OP_BYTES):
+            (layout,) = struct.unpack_from("<H", content, at + LAYOUT_AT)
+            if content[at] in WINDOWED and layout == PLAIN:
+                return True
+    return False
+
+
 def add_model(model):
     """Let model.S embed the blob, and compile it again when the blob changes."""
     if not model.is_file():
@@ -53,11 +72,9 @@ def add_model(model):
         env.Append(CPPDEFINES=[("DRIP_OPS", f"{operators}ull")])
         (head,) = struct.unpack_from("<H", header, CAM_HEAD_AT)
         env.Append(CPPDEFINES=[("DRIP_HIDDEN_HEADS", int(head == HIDDEN_HEAD))])
+        env.Append(CPPDEFINES=[("DRIP_PLAIN_WEIGHTS", int(has_plain(model.read_bytes())))])
     # These boards have no microphone: 2 KiB less where the image's own model does not hear.
-    content = model.read_bytes()
-    (sections,) = struct.unpack_from("<H", content, SECTION_COUNT_AT)
-    kinds = [struct.unpack_from("<H", content, 128 + 16 * n)[0] for n in range(sections)]
-    if FRONTEND not in kinds:
+    if FRONTEND not in [kind for kind, _, _ in sections_of(model.read_bytes())]:
         env.Append(CPPDEFINES=[("DRIP_FRONTEND", 0)])
 
 

@@ -25,7 +25,7 @@ int drip_conv_plan(const drip_kernel_t *k, drip_plan_t *plan)
 {
     const drip_blob_op_t *op = k->op;
     const int packed = op->layout_id == DRIP_LAYOUT_PAIRS;
-    if (!packed && op->layout_id != DRIP_LAYOUT_PLAIN)
+    if (!packed && (op->layout_id != DRIP_LAYOUT_PLAIN || !DRIP_PLAIN_WEIGHTS))
         return DRIP_ERR_UNSUPPORTED;
     uint32_t row = 0;
     if (drip_window_check(k) != DRIP_ERR_OK || drip_mul_overflows(op->kernel_w, k->in0->c, &row) ||
@@ -54,7 +54,7 @@ int drip_conv_plan(const drip_kernel_t *k, drip_plan_t *plan)
 
 void drip_conv_run(const drip_kernel_t *k, uint32_t first, uint32_t count)
 {
-    if (k->op->layout_id == DRIP_LAYOUT_PLAIN) {
+    if (DRIP_PLAIN_WEIGHTS && k->op->layout_id == DRIP_LAYOUT_PLAIN) {
         drip_plain_run(k, first, count);
         return;
     }

@@ -26,7 +26,7 @@ int drip_depthwise_plan(const drip_kernel_t *k, drip_plan_t *plan)
 {
     const drip_blob_op_t *op = k->op;
     const int packed = op->layout_id == DRIP_LAYOUT_PLANES;
-    if (!packed && op->layout_id != DRIP_LAYOUT_PLAIN)
+    if (!packed && (op->layout_id != DRIP_LAYOUT_PLAIN || !DRIP_PLAIN_WEIGHTS))
         return DRIP_ERR_UNSUPPORTED;
     if (drip_window_check(k) != DRIP_ERR_OK || op->depth_multiplier == 0 ||
         (uint32_t)k->in0->c * op->depth_multiplier != k->out->c ||
@@ -47,7 +47,7 @@ int drip_depthwise_plan(const drip_kernel_t *k, drip_plan_t *plan)
 
 void drip_depthwise_run(const drip_kernel_t *k, uint32_t first, uint32_t count)
 {
-    if (k->op->layout_id == DRIP_LAYOUT_PLAIN) {
+    if (DRIP_PLAIN_WEIGHTS && k->op->layout_id == DRIP_LAYOUT_PLAIN) {
         drip_plain_run(k, first, count);
         return;
     }

@@ -18,6 +18,10 @@
 #ifndef DRIP_OPS
 #define DRIP_OPS 0x3FFEu
 #endif
+/* 0 leaves plain weights out of an image whose model has packed ones only: half a KiB. */
+#ifndef DRIP_PLAIN_WEIGHTS
+#define DRIP_PLAIN_WEIGHTS 1
+#endif
 
 enum {
     DRIP_NO_TENSOR = 65535,
