@@ -368,7 +368,7 @@ def test_the_quick_plan_runs_and_resumes(tmp_path: Path) -> None:
     assert len(set(lost)) > 1 and max(map(abs, lost)) < 0.06
     entries = write(plan, rows, place)
     assert "| int8 |" in (tmp_path / "out" / "quick.md").read_text()
-    assert {e["policy"] for e in entries if "vs_random" in e} >= {"evidence", "margin"}
+    assert {e["policy"] for e in entries if "vs_random" in e} >= {"default", "class_random"}
     assert (tmp_path / "out" / "quick.png").stat().st_size > 1000
     # Everything is there: nothing is trained or decided again; a lost row comes back.
     path = tmp_path / "out" / "quick.jsonl"
