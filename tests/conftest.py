@@ -9,6 +9,7 @@ import os
 import platform
 import re
 import secrets
+import signal
 from collections.abc import Generator
 
 import pluggy
@@ -21,6 +22,9 @@ settings.load_profile("drip")
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
+    # A shell that starts this in the background has switched Ctrl-C off, also for what tests start.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     # The workers of pytest-xdist inherit the environment of the process that starts them.
     if config.option.hypothesis_seed is None:
         drawn = os.environ.setdefault("DRIP_TEST_SEED", str(secrets.randbits(32)))
