@@ -20,8 +20,8 @@ export TF_NUM_INTRAOP_THREADS ?= 2
 export TF_NUM_INTEROP_THREADS ?= 2
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: help setup demo test test-slow test-sanitize fuzz check format bench firmware size \
-    micropython clean
+.PHONY: help setup demo test test-slow test-sanitize fuzz check format bench bench-engine \
+    firmware size micropython clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

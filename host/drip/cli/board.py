@@ -118,12 +118,12 @@ def _write_line(json_target: str | None, figures: dict[str, object]) -> None:
 def configure(
     arguments: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]... [PORT]", help="Such as threshold=30% board."),
+        typer.Argument(metavar="[KEY=VALUE]... [PORT]", help="Such as target=30% board."),
     ] = None,
     settings: Settings = None,
     json_target: Json = None,
 ) -> None:
-    """Show or change how a board decides: threshold=30% random_share=5% score_kind=margin ..."""
+    """Show or change how a board decides: target=30% random_share=5% score_kind=margin ..."""
     from drip.device import settings as board_config
 
     texts = list(arguments or [])
