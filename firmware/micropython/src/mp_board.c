@@ -11,7 +11,7 @@ enum { RX_BYTES = 2048, TX_BYTES = 2048, AREAS = 4 };
 
 /* What is started and not done: also the index of `wants`. */
 enum { CARD_NONE, CARD_READ, CARD_WRITE };
-enum { DONE_CARD, DONE_FLASH, DONE_RESET };
+enum { DONE_CARD, DONE_FLASH };
 
 typedef struct {
     uint32_t begin;

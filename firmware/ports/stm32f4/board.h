@@ -81,7 +81,6 @@ int clock_wait(volatile uint32_t *reg, uint32_t mask, uint32_t want, uint32_t sp
 
 void pin_output(int pin, int high);
 void pin_set(int pin, int high);
-int pin_get(int pin);
 /* `open_drain`: for I2C, with the pull-up that the board has. */
 void pin_alternate(int pin, int function, int pull_up, int open_drain);
 

@@ -20,11 +20,6 @@ void pin_set(int pin, int high)
     GPIO_REGS(pin / 16)->BSRR = 1U << (pin % 16 + (high ? 0 : 16));
 }
 
-int pin_get(int pin)
-{
-    return (GPIO_REGS(pin / 16)->IDR >> (pin % 16)) & 1U;
-}
-
 void pin_output(int pin, int high)
 {
     gpio_regs_t *gpio = open_port(pin);

@@ -131,13 +131,6 @@ class _Lane:
         self._arriving.clear()
         self._late = []
 
-    def next_us(self) -> float | None:
-        """When the next bytes arrive."""
-        if not self._arriving:
-            return None
-        last_us, data, byte_us = self._arriving[0]
-        return last_us - (len(data) - 1) * byte_us
-
     def take(self, now_us: float) -> bytes:
         """Return what has arrived."""
         out = bytearray()

@@ -254,17 +254,6 @@ def into_document(name: str, entries: Sequence[dict[str, Any]], document: str) -
     return before + begin + compact(entries) + end + after
 
 
-def mean_over_datasets(entries: Sequence[dict[str, Any]], reference: str) -> list[list[Any]]:
-    """Per protocol, policy, share and steps: data sets, mean difference in points, and wins."""
-    sums: dict[tuple[str, str, float, str], list[float]] = defaultdict(list)
-    for e in entries:
-        if f"vs_{reference}" in e:
-            sums[e["protocol"], e["policy"], e["keep"], e["steps"]].append(
-                100 * e[f"vs_{reference}"]["mean"]
-            )
-    return [[*case, len(v), float(np.mean(v)), sum(x > 0 for x in v)] for case, v in sums.items()]
-
-
 def write(plan: Plan, rows: Sequence[Row], place: Workplace) -> list[dict[str, Any]]:
     """Summarise a run and write ``NAME.json``, ``NAME.md`` and, if possible, ``NAME.png``.
 
