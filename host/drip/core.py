@@ -46,7 +46,7 @@ def library() -> tuple[Any, Any]:
     except ImportError as error:
         raise MissingDependencyError(
             f"the compiled C core cannot be loaded ({str(error).splitlines()[0]})",
-            "pip install drip compiles it; in a checkout: make setup",
+            "in a checkout of DRIP make setup compiles it, as does: pip install .",
         ) from error
     if _core.lib.drip_wire_schema_hash() != wire.SCHEMA_HASH:
         raise MissingDependencyError(

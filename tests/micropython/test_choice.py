@@ -47,7 +47,7 @@ def test_what_fits_and_what_is_said_when_nothing_does(library):
     assert "cannot load native modules" in said[3]
     assert "wants native modules of version 6.2, these are 6.3" in said[4]
     assert "no native module for xtensa" in said[5]
-    assert "pip install drip" in said[6]
+    assert "make setup" in said[6]
     assert said[7] == ["armv7emsp", "armv7m", "armv6m"]
     assert said[8] == ["armv7m", "armv6m"]
     assert said[9:11] == [["armv6m"], ["rv32imc"]]

@@ -43,7 +43,7 @@ def _explain(implementation):
     name = getattr(implementation, "name", "this Python")
     if name != "micropython":
         return (
-            "this is the package for MicroPython, and this is " + name + "; use: pip install drip"
+            "this is the package for MicroPython, and this is " + name + "; on a PC: `make setup`"
         )
     version = ".".join(str(part) for part in implementation.version[:3])
     mpy = getattr(implementation, "_mpy", 0)
