@@ -350,12 +350,12 @@ def test_many_networks_learn_at_once(pool: Pool) -> None:
 def test_the_quick_plan_runs_and_resumes(tmp_path: Path) -> None:
     pytest.importorskip("tensorflow", reason="needs TensorFlow: pip install drip[train]")
     pytest.importorskip("drip._core", reason="needs the compiled core: make setup")
-    from drip.bench.select import Workplace, run
+    from drip.bench.select import Place, run
     from drip.bench.select_report import write
 
     said: list[str] = []
     plan = quick(seeds=1, keep=[0.5], protocols=["iid"], epochs=4, fit_epochs=10)
-    place = Workplace(tmp_path, tmp_path / "out", say=said.append)
+    place = Place(tmp_path, tmp_path / "out", say=said.append)
     rows = run(plan, place).rows
     assert [r["key"] for r in rows] == [c.key for c in plan.cells()]
     by_policy = {r["policy"]: r for r in rows}
@@ -388,11 +388,11 @@ def test_the_quick_plan_runs_and_resumes(tmp_path: Path) -> None:
 def test_rounds_and_drift(tmp_path: Path) -> None:
     pytest.importorskip("tensorflow", reason="needs TensorFlow: pip install drip[train]")
     pytest.importorskip("drip._core", reason="needs the compiled core: make setup")
-    from drip.bench.select import Workplace, run
+    from drip.bench.select import Place, run
     from drip.bench.select_drift import write_drift
     from drip.bench.select_rounds import run_rounds
 
-    place = Workplace(tmp_path, tmp_path / "out", say=lambda _: None)
+    place = Place(tmp_path, tmp_path / "out", say=lambda _: None)
     target = {"POLICY_KIND": "TARGET", "TARGET": "@keep"}
     policies = [
         {"name": "evidence", "settings": target},

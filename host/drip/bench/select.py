@@ -38,7 +38,7 @@ _KERAS_START_S = 12.0
 
 
 @dataclass(frozen=True)
-class Workplace:
+class Place:
     """Where a run reads and writes.
 
     Attributes:
@@ -84,7 +84,7 @@ class Workplace:
         return self.out / f"{plan.name}.jsonl"
 
 
-def run(plan: Plan, place: Workplace, phases: Sequence[str] = PHASES) -> Rows:
+def run(plan: Plan, place: Place, phases: Sequence[str] = PHASES) -> Rows:
     """Run phases of a plan; what is done already is left out.
 
     Raises:
@@ -112,7 +112,7 @@ def run(plan: Plan, place: Workplace, phases: Sequence[str] = PHASES) -> Rows:
     return Rows(place.rows(plan))
 
 
-def estimate(plan: Plan, place: Workplace, phases: Sequence[str] = PHASES) -> str:
+def estimate(plan: Plan, place: Place, phases: Sequence[str] = PHASES) -> str:
     """What a run will take, in words, from known speeds; done cells are not counted."""
     done = Rows(place.rows(plan))
     todo = [c for c in plan.cells() if not done.has(c.key, plan.config_hash(c))]
@@ -159,7 +159,7 @@ def _log(plan: Plan) -> str:
 # ---------------------------------------------------------------- phases
 
 
-def _first(plan: Plan, place: Workplace) -> None:
+def _first(plan: Plan, place: Place) -> None:
     for dataset in plan.datasets:
         seeds = sorted({s for d, s, _ in plan.views() if d == dataset})
         todo = [s for s in seeds if not place.first(dataset, s).exists()]
@@ -184,7 +184,7 @@ def _savez(file: Any, *, arrays: dict[str, Any]) -> None:
     np.savez(file, **arrays)
 
 
-def _prepare(plan: Plan, place: Workplace) -> None:
+def _prepare(plan: Plan, place: Place) -> None:
     for dataset in plan.datasets:
         seeds = sorted({s for d, s, _ in plan.views() if d == dataset})
         todo = [s for s in seeds if not place.blob(dataset, s).exists()]
@@ -211,7 +211,7 @@ def _weights(path: Path) -> list[NDArray[np.float32]]:
         raise DataError(f"no first model {path}", "run the phase first") from error
 
 
-def _decide(plan: Plan, place: Workplace) -> None:
+def _decide(plan: Plan, place: Place) -> None:
     todo = [
         (d, s, p, k)
         for d, s, p in plan.views()
@@ -227,7 +227,7 @@ def _decide(plan: Plan, place: Workplace) -> None:
 
 def _decide_one(plan: Plan, data: Path, out: Path, job: tuple[str, int, str, float]) -> str:
     dataset, seed, protocol, keep = job
-    place = Workplace(data, out)
+    place = Place(data, out)
     view = _view(dataset, data, seed, protocol)
     started = time.monotonic()
     try:
@@ -258,7 +258,7 @@ def _view(dataset: str, data: Path, seed: int, protocol: str) -> View:
     return make_view(_pool(dataset, data), seed, protocol)
 
 
-def _spread(work: Callable[[Any], Any], items: Sequence[Any], place: Workplace) -> Iterator[Any]:
+def _spread(work: Callable[[Any], Any], items: Sequence[Any], place: Place) -> Iterator[Any]:
     """Results as they come, from processes or from Ray."""
     if place.jobs == 1 and place.runner == "processes":
         yield from map(work, items)
@@ -281,7 +281,7 @@ def _spread(work: Callable[[Any], Any], items: Sequence[Any], place: Workplace) 
     )
 
 
-def _train(plan: Plan, place: Workplace) -> None:
+def _train(plan: Plan, place: Place) -> None:
     rows = Rows(place.rows(plan))
     for dataset in plan.datasets:
         cells = [
@@ -313,9 +313,9 @@ def _stack(parts: Sequence[NDArray[Any]]) -> tuple[NDArray[Any], list[int]]:
 
 
 def train_networks(
-    pool: Pool, frames: NDArray[Any], jobs: Sequence[Job], plan: Plan, place: Workplace
+    pool: Pool, frames: NDArray[Any], jobs: Sequence[Job], plan: Plan, place: Place
 ) -> Iterator[Trained]:
-    """Train with the workplace's trainer; rows of jobs count in ``frames``."""
+    """Train with the trainer of the place; rows of jobs count in ``frames``."""
     augmentation = Augmentation(pool.recipe.shift, pool.recipe.flip)
     if place.trainer == "jax":
         yield from train_jobs(

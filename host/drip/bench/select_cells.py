@@ -24,7 +24,7 @@ from drip.errors import DataError
 from drip.retrain import evaluate, evaluate_int8
 
 if TYPE_CHECKING:
-    from drip.bench.select import Workplace
+    from drip.bench.select import Place
 
 
 def by_view(cells: Iterable[Cell]) -> list[list[Cell]]:
@@ -36,7 +36,7 @@ def by_view(cells: Iterable[Cell]) -> list[list[Cell]]:
 
 
 def prepare_cells(
-    plan: Plan, place: Workplace, pool: Pool, cells: Sequence[Cell]
+    plan: Plan, place: Place, pool: Pool, cells: Sequence[Cell]
 ) -> tuple[NDArray[Any], list[Job], dict[str, dict[str, Any]]]:
     """Frames, jobs and the facts of their rows, for cells of one view."""
     first = cells[0]

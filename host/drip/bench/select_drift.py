@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from drip.bench.select import Workplace
+from drip.bench.select import Place
 from drip.bench.select_data import load_pool, make_view
 from drip.bench.select_decide import load_decisions
 from drip.bench.select_plan import Plan
 from drip.errors import DataError
 
 
-def drift_rows(plan: Plan, place: Workplace) -> list[dict[str, Any]]:
+def drift_rows(plan: Plan, place: Place) -> list[dict[str, Any]]:
     """One row per data set, seed, protocol, policy and share: retention in all and by phase.
 
     Args:
@@ -66,7 +66,7 @@ def markdown(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def write_drift(plan: Plan, place: Workplace) -> list[dict[str, Any]]:
+def write_drift(plan: Plan, place: Place) -> list[dict[str, Any]]:
     """Write ``NAME.json`` and ``NAME.md`` and return the rows."""
     import json
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from drip.bench.select import Workplace
+from drip.bench.select import Place
 from drip.bench.select_cells import unpack_hits
 from drip.bench.select_data import RECIPES, load_pool, make_view
 from drip.bench.select_plan import Plan
@@ -254,7 +254,7 @@ def into_document(name: str, entries: Sequence[dict[str, Any]], document: str) -
     return before + begin + compact(entries) + end + after
 
 
-def write(plan: Plan, rows: Sequence[Row], place: Workplace) -> list[dict[str, Any]]:
+def write(plan: Plan, rows: Sequence[Row], place: Place) -> list[dict[str, Any]]:
     """Summarise a run and write ``NAME.json``, ``NAME.md`` and, if possible, ``NAME.png``.
 
     Returns:

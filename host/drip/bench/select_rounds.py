@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from drip.bench.select import Workplace, train_networks
+from drip.bench.select import Place, train_networks
 from drip.bench.select_cells import provenance
 from drip.bench.select_data import Pool, View, load_pool, make_view
 from drip.bench.select_decide import decide, make_blob
@@ -29,7 +29,7 @@ from drip.retrain import evaluate
 ROUNDS = 3
 
 
-def run_rounds(plan: Plan, place: Workplace, rounds: int = ROUNDS) -> Rows:
+def run_rounds(plan: Plan, place: Place, rounds: int = ROUNDS) -> Rows:
     """Run a plan's device policies, ``random`` and ``full`` through rounds, for every view.
 
     Rows carry ``round`` (from 1), cumulative bytes and labels, and the accuracy after the round.
@@ -65,7 +65,7 @@ def run_rounds(plan: Plan, place: Workplace, rounds: int = ROUNDS) -> Rows:
     return rows
 
 
-def write_rounds(plan: Plan, place: Workplace) -> list[dict[str, Any]]:
+def write_rounds(plan: Plan, place: Place) -> list[dict[str, Any]]:
     """Run what is missing and write ``NAME-rounds.md``; returns a row per policy and round."""
     rows = [r for row in run_rounds(plan, place).rows for r in row["rounds"]]
     text = f"# {plan.name}: {ROUNDS} rounds\n\n{markdown(rows)}".encode()
@@ -100,7 +100,7 @@ def _hash(plan: Plan, policy: Policy, keep: float) -> str:
 
 def _one(
     plan: Plan,
-    place: Workplace,
+    place: Place,
     pool: Pool,
     view: View,
     policy: Policy,
@@ -169,7 +169,7 @@ def _decide(
 
 def _train(
     plan: Plan,
-    place: Workplace,
+    place: Place,
     pool: Pool,
     view: View,
     frames: NDArray[Any],

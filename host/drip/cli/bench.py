@@ -143,7 +143,7 @@ def select(
 
     if quick and plan is not None:
         raise UsageError("--quick is a plan of its own", "leave out --quick or --plan")
-    place = bench.Workplace(data, out, trainer, runner, jobs, say=console.note)
+    place = bench.Place(data, out, trainer, runner, jobs, say=console.note)
     chosen = Plan.load(plan or QUICK)
     if phase in (["rounds"], ["drift"]):
         from drip.bench import select_drift, select_rounds
