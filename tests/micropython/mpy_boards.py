@@ -28,12 +28,19 @@ class Machine:
     emulator: str
     name: str
     board: str
+    arch: str  # of the native module
     rom: int  # memory that the interpreter does not use
+    semihost: str  # file that knows how the emulator is asked for something
     options: tuple[str, ...] = ()
 
 
-CORTEX_M4F = Machine("qemu-system-arm", "mps2-an386", "mps2_an386", 0x21000000)
-RV32 = Machine("qemu-system-riscv32", "virt", "virt_rv32", 0x84000000, ("-bios", "none"))
+CORTEX_M4F = Machine(
+    "qemu-system-arm", "mps2-an386", "mps2_an386", "armv7emsp", 0x21000000, "semihost_thumb.py"
+)
+RV32 = Machine(
+    *("qemu-system-riscv32", "virt", "virt_rv32", "rv32imc", 0x84000000, "semihost_rv32.py"),
+    options=("-bios", "none"),
+)
 
 _MOUNT = """
 import sys, uctypes, vfs
@@ -89,19 +96,20 @@ serve.serve({arguments})
 
 
 class ServedEmulated:
-    """An emulated Cortex-M4F that serves its line. Card and slots are files of this computer."""
+    """An emulated board that serves its line. Card and slots are files of this computer."""
 
-    def __init__(self, folder: Path, **options: str | Path) -> None:
-        self._folder, self._options = folder, options
-        parts = {name: (HERE / name).read_bytes() for name in ("semihost.py", "serve.py")}
-        lib = {f"lib/{name}": content for name, content in parts.items()}
-        self._image = board_files(folder / "board", "armv7emsp", lib)
+    def __init__(self, machine: Machine, folder: Path, **options: str | Path) -> None:
+        self._machine, self._folder, self._options = machine, folder, options
+        parts = {name: name for name in ("semihost.py", "serve.py")}
+        parts["semihost_call.py"] = machine.semihost
+        lib = {f"lib/{name}": (HERE / source).read_bytes() for name, source in parts.items()}
+        self._image = board_files(folder / "board", machine.arch, lib)
         self.start()
 
     def start(self) -> None:
         """Switch it on."""
         self._stack = contextlib.ExitStack()
-        self._board = self._stack.enter_context(emulate(CORTEX_M4F, self._image, self._folder))
+        self._board = self._stack.enter_context(emulate(self._machine, self._image, self._folder))
         self.url = self._board.url
         pairs = [
             f"{name}={(f'/host/{value.name}' if isinstance(value, Path) else value)!r}"

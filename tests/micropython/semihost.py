@@ -1,19 +1,16 @@
-"""Runs in MicroPython in QEMU: files of the computer, which outlive the emulator."""
+"""Runs in MicroPython in QEMU: files of the computer, which outlive the emulator.
+
+The module `semihost_call` is the one for the processor.
+"""
 
 import io
 from array import array
 
+from semihost_call import call as _call
 from uctypes import addressof
-
-import micropython
 
 _OPEN, _CLOSE, _WRITE, _READ, _SEEK, _LENGTH = 1, 2, 5, 6, 10, 12
 _MODES = {"rb": 1, "r+b": 3, "wb": 5}
-
-
-@micropython.asm_thumb
-def _call(r0, r1):
-    data(2, 0xBEAB)  # noqa: F821 - a directive of the assembler
 
 
 class File(io.IOBase):

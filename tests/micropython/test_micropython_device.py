@@ -1,7 +1,7 @@
 """The host's tools against a device in MicroPython, over the line of its REPL.
 
-The interpreter is a process of this computer, or runs on an emulated Cortex-M4F: then card and
-slots are files that it reaches by semihosting, and its line is the UART.
+The interpreter is a process of this computer, or runs on an emulated Cortex-M4F or RV32: then card
+and slots are files that it reaches by semihosting, and its line is the UART.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from device_board import digits_model, model_id, new_card
 from interpreters import ServedHere
-from mpy_boards import ServedEmulated
+from mpy_boards import CORTEX_M4F, RV32, ServedEmulated
 
 from drip import wire
 from drip.cli import main
@@ -41,13 +41,17 @@ def files(tmp_path: Path) -> dict[str, Path]:
 Serve = Callable[..., AbstractContextManager[ServedHere | ServedEmulated]]
 
 
-@pytest.fixture(params=["here", pytest.param("cortex-m4f", marks=pytest.mark.slow)])
+MACHINES = {"cortex-m4f": CORTEX_M4F, "rv32": RV32}
+
+
+@pytest.fixture(params=["here", *(pytest.param(n, marks=pytest.mark.slow) for n in MACHINES)])
 def serve(request: pytest.FixtureRequest, tmp_path: Path) -> Serve:
     """Starts a device with these files; it runs while the block runs."""
     if request.param == "here":
         library = request.getfixturevalue("library")
         return lambda **files: contextlib.closing(ServedHere(library, **files))
-    return lambda **files: contextlib.closing(ServedEmulated(tmp_path, **files))
+    machine = MACHINES[request.param]
+    return lambda **files: contextlib.closing(ServedEmulated(machine, tmp_path, **files))
 
 
 def test_it_answers_and_scores_as_the_core_does(serve, files):

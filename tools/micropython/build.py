@@ -247,7 +247,9 @@ def emulated(board: str) -> Path:
     if image.is_file() and image.stat().st_mtime > ours:
         return image
     print(f"building MicroPython for {board}")
-    options = [f"BOARD={board}", f"BUILD={image.parent}"]
+    # Objects of other settings look up to date to make.
+    shutil.rmtree(image.parent, ignore_errors=True)
+    options = [f"BOARD={board}", f"BOARD_DIR={folder}", f"BUILD={image.parent}"]
     options += ["MICROPY_HEAP_SIZE=1048576"]
     if board == "VIRT_RV32":
         need(*COMPILERS["rv32imc"])
@@ -259,7 +261,7 @@ def emulated(board: str) -> Path:
         ]
     else:
         need(*COMPILERS["armv7emsp"])
-        options += [f"BOARD_DIR={folder}", f"FROZEN_MANIFEST={folder / 'manifest.py'}"]
+        options += [f"FROZEN_MANIFEST={folder / 'manifest.py'}"]
         # Freezing asks for a folder of libraries with a README.md, which Debian leaves out.
         options += [f"MPY_LIB_DIR={HERE}"]
     make("-C", SOURCE / "ports" / "qemu", *options, log=board.lower())
