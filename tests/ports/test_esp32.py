@@ -7,12 +7,15 @@ behaviour there is not run. Linking and hardware are not covered; docs/BOARDS.md
 from __future__ import annotations
 
 import csv
+import os
 import re
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+
+from drip.wire import Err
 
 ROOT = Path(__file__).resolve().parents[2]
 PORT = ROOT / "firmware" / "ports" / "esp32"
@@ -84,6 +87,45 @@ def test_the_model_lies_in_the_image_at_a_multiple_of_16(tmp_path: Path) -> None
     assert end is not None
     assert (int(section[2]), int(end[1], 16)) == (4, model.stat().st_size)
     assert bytes.fromhex(section[1].zfill(8)) == model.stat().st_size.to_bytes(4, "big")
+
+
+@needs_cross
+@pytest.mark.slow
+def test_cmake_builds_core_port_and_model(tmp_path: Path) -> None:
+    """ESP-IDF's project.cmake has a stand-in among the stubs; all else is CMake's and ours."""
+    if shutil.which("cmake") is None or shutil.which("make") is None:
+        pytest.skip("needs cmake and make: apt install cmake make")
+    cpu = " ".join(CROSS[1:4])
+    command = ["cmake", "-S", ROOT, "-B", tmp_path, "-G", "Unix Makefiles", "-Wno-dev"]
+    command += [f"-DCMAKE_C_COMPILER={GCC}", "-DCMAKE_SYSTEM_NAME=Generic"]
+    command += [f"-DCMAKE_C_FLAGS={cpu} -Wall -Wextra -Werror", f"-DCMAKE_ASM_FLAGS={cpu}"]
+    command += ["-DCMAKE_TRY_COMPILE_TARGET_TYPE=STATIC_LIBRARY"]
+    model = Path("models") / "digits" / "model.drip"
+    # As idf.py is called: a path from the project's folder; nothing; the one that is taken then.
+    for option, size in (
+        (f"-DDRIP_MODEL={model}", True),
+        ("-DDRIP_MODEL=", False),
+        ("-UDRIP_MODEL", True),
+    ):
+        for step in ([*command, option], ["cmake", "--build", tmp_path]):
+            done = subprocess.run(
+                step, capture_output=True, text=True, env={**os.environ, "IDF_PATH": str(STUBS)}
+            )
+            assert done.returncode == 0, done.stdout + done.stderr
+        archive = tmp_path / "firmware" / "libfirmware.a"
+        listed = subprocess.run(
+            ["riscv64-unknown-elf-nm", "-A", archive], capture_output=True, text=True, check=True
+        ).stdout
+        end = re.search(r"model\.S\S*:([0-9a-f]+) R model_end$", listed, re.MULTILINE)
+        assert end is not None
+        assert int(end[1], 16) == ((ROOT / model).stat().st_size if size else 0)
+    objects = subprocess.run(
+        ["riscv64-unknown-elf-ar", "t", archive], capture_output=True, text=True, check=True
+    ).stdout
+    core = ROOT / "firmware" / "core" / "src"
+    folders = (core.glob("*.c"), core.glob("kernels/*.c"), PORT.glob("*.c"))
+    wanted = {path.name for folder in folders for path in folder} | {"imu.c", "mic.c", "model.S"}
+    assert {name.removesuffix(".obj") for name in objects.split()} == wanted
 
 
 THREADS = r"""
@@ -161,6 +203,42 @@ def test_ring_and_desk_between_two_threads(tmp_path: Path) -> None:
     assert built.returncode == 0, built.stderr
     done = subprocess.run([binary], capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+# UART0's own pins of each chip, which boards lead to their USB connector.
+UART_PINS = {"ESP32": (1, 3), "ESP32S3": (43, 44), "ESP32C3": (21, 20)}
+# A card that works; writes of two blocks that fail, whatever the question after them says; of one.
+WRITES = [0, Err.IO, Err.IO, Err.IO, Err.IO, Err.TIMEOUT]
+
+
+@pytest.mark.parametrize(
+    ("target", "card"),
+    [("ESP32", "SPI"), ("ESP32", "SDMMC"), ("ESP32S3", "SDMMC"), ("ESP32C3", "SPI")],
+)
+def test_the_line_has_its_pins_and_no_failed_write_passes(
+    target: str, card: str, tmp_path: Path
+) -> None:
+    if shutil.which("cc") is None:
+        pytest.skip("needs a C compiler: apt install gcc")
+    command = ["cc", "-std=gnu11", "-g", "-fsanitize=undefined", f"-I{STUBS}", *INCLUDES]
+    command += [f"-DCONFIG_IDF_TARGET_{target}=1", f"-DBOARD_CARD_SDMMC={int(card == 'SDMMC')}"]
+    sources = [Path(__file__).with_name("esp32_drivers.c"), PORT / "ring.c"]
+    built = subprocess.run(
+        [*command, *sources, "-o", tmp_path / "drivers"], capture_output=True, text=True
+    )
+    assert built.returncode == 0, built.stderr
+    done = subprocess.run([tmp_path / "drivers"], capture_output=True, text=True, check=True)
+    tx, rx = UART_PINS[target]
+    lines = done.stdout.splitlines()
+    assert lines[:4] == [
+        "uart 0 at 115200",
+        f"pins of 0: {tx} {rx} -1 -1",
+        "driver of 0: 4096 4096 0 0",
+        "line 0",
+    ]
+    # Of SPI ESP-IDF looks at the status itself.
+    status = [Err.IO, Err.IO] if card == "SDMMC" else [0, 0]
+    assert lines[4:] == ["card 0", *(f"write {int(code)}" for code in [*WRITES, *status, 0])]
 
 
 def test_partitions_fit_the_flash_and_hold_two_slots() -> None:

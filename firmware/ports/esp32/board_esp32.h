@@ -3,6 +3,9 @@
 #ifndef BOARD_ARENA_BYTES
 #define BOARD_ARENA_BYTES (56 * 1024)
 #endif
+/* Of UART0, and so of the USB connector behind a bridge. */
+#define BOARD_UART_TX  1
+#define BOARD_UART_RX  3
 #define BOARD_SPI_CLK  18
 #define BOARD_SPI_MISO 19
 #define BOARD_SPI_MOSI 23

@@ -3,6 +3,9 @@
 #ifndef BOARD_ARENA_BYTES
 #define BOARD_ARENA_BYTES (96 * 1024)
 #endif
+/* Of UART0, and so of the USB connector behind a bridge. */
+#define BOARD_UART_TX  21
+#define BOARD_UART_RX  20
 #define BOARD_SPI_CLK  6
 #define BOARD_SPI_MISO 5
 #define BOARD_SPI_MOSI 7

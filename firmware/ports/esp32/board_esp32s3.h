@@ -3,6 +3,9 @@
 #ifndef BOARD_ARENA_BYTES
 #define BOARD_ARENA_BYTES (128 * 1024)
 #endif
+/* Of UART0, and so of the USB connector behind a bridge. */
+#define BOARD_UART_TX   43
+#define BOARD_UART_RX   44
 #define BOARD_SPI_CLK   12
 #define BOARD_SPI_MISO  13
 #define BOARD_SPI_MOSI  11

@@ -9,13 +9,18 @@
 #include "driver/spi_common.h"
 #endif
 
+/* Commands of the SD standard, and in the card's status a write-protected block, and errors of memory, controller
+ * and unknown kind. */
+enum { SEND_STATUS = 13, WRITE_ONE = 24, WRITE_SEVERAL = 25, STATUS_ERRORS = 0x04380000 };
 enum { CARD_ABSENT, CARD_STARTING, CARD_READY, CARD_LOST };
 
 static sdmmc_host_t host; /* task `card` only */
 static sdmmc_card_t card; /* of the owner while `state` is READY and no job runs */
 static int prepared;      /* task `card`: the host is set up */
-static int started;       /* task `card`: `card` describes one */
-static int state;         /* owner */
+static int write_failed;  /* task `card` */
+static esp_err_t (*transaction)(int slot, sdmmc_command_t *command);
+static int started; /* task `card`: `card` describes one */
+static int state;   /* owner */
 
 /* ------------------------------------------------------------------ task `card` */
 
@@ -89,12 +94,29 @@ static int code_of(esp_err_t error)
     }
 }
 
+/* After a write of several blocks that failed ESP-IDF (5.5 to 6.1) asks the card how many came through, and returns
+ * what became of the question. With SDMMC it does not look at the errors in the status, either. */
+static esp_err_t watched(int slot, sdmmc_command_t *command)
+{
+    esp_err_t error = transaction(slot, command);
+
+    if (command->opcode == WRITE_ONE || command->opcode == WRITE_SEVERAL) {
+        write_failed |= error != ESP_OK || command->error != ESP_OK;
+    }
+    if (BOARD_CARD_SDMMC && command->opcode == SEND_STATUS) {
+        write_failed |= (command->response[0] & STATUS_ERRORS) != 0;
+    }
+    return error;
+}
+
 static int start(void)
 {
     if (!prepared) {
         if (prepare() != ESP_OK) {
             return DRIP_ERR_NO_CARD;
         }
+        transaction = host.do_transaction;
+        host.do_transaction = watched;
         prepared = 1;
     }
     slots_card_changed();
@@ -116,8 +138,12 @@ int card_work(uint8_t kind, uint32_t block, uint8_t *data, uint32_t count)
     if (kind == JOB_CARD_READ) {
         return code_of(sdmmc_read_sectors(&card, data, block, count));
     }
+    write_failed = 0;
     error = sdmmc_write_sectors(&card, data, block, count);
-    return code_of(error == ESP_OK ? sdmmc_get_status(&card) : error);
+    if (error == ESP_OK) {
+        error = sdmmc_get_status(&card);
+    }
+    return error == ESP_OK && write_failed ? DRIP_ERR_IO : code_of(error);
 }
 
 /* ------------------------------------------------------------------ owner */

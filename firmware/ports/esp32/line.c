@@ -56,7 +56,10 @@ static int driver_start(void)
         .source_clk = UART_SCLK_DEFAULT,
     };
 
+    /* Without a console the bootloader takes UART0 off its pins. */
     if (uart_param_config(UART_NUM_0, &config) != ESP_OK ||
+        uart_set_pin(UART_NUM_0, BOARD_UART_TX, BOARD_UART_RX, UART_PIN_NO_CHANGE,
+                     UART_PIN_NO_CHANGE) != ESP_OK ||
         uart_driver_install(UART_NUM_0, DRIVER_BYTES, DRIVER_BYTES, 0, NULL, 0) != ESP_OK) {
         return DRIP_ERR_IO;
     }

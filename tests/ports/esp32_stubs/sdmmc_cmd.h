@@ -4,10 +4,17 @@ typedef struct {
     int capacity;
     int sector_size;
 } sdmmc_csd_t;
+typedef uint32_t sdmmc_response_t[4];
+typedef struct {
+    uint32_t opcode;
+    sdmmc_response_t response;
+    esp_err_t error;
+} sdmmc_command_t;
 typedef struct {
     uint32_t flags;
     int slot;
     int max_freq_khz;
+    esp_err_t (*do_transaction)(int slot, sdmmc_command_t *command);
 } sdmmc_host_t;
 typedef struct {
     sdmmc_host_t host;

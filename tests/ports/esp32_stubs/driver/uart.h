@@ -17,6 +17,8 @@ typedef struct {
     uart_sclk_t source_clk;
 } uart_config_t;
 esp_err_t uart_param_config(uart_port_t port, const uart_config_t *config);
+#define UART_PIN_NO_CHANGE (-1)
+esp_err_t uart_set_pin(uart_port_t port, int tx, int rx, int rts, int cts);
 esp_err_t uart_driver_install(uart_port_t port, int rx_bytes, int tx_bytes, int queue,
                               QueueHandle_t *handle, int flags);
 esp_err_t uart_get_tx_buffer_free_size(uart_port_t port, size_t *size);
