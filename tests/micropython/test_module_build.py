@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from interpreters import HOW, build
+from interpreters import HOW, ROOT, build, unix_own
 
 pytest.importorskip("elftools", reason="pyelftools is missing: pip install pyelftools")
 
@@ -104,3 +104,34 @@ def test_the_examples_compile(tmp_path, name):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "out.mpy").read_bytes().startswith(b"M\x06")
+
+
+# What a port with CMake does with modules of its own: RP2 and ESP32, without their SDKs.
+_FIRMWARE = """
+cmake_minimum_required(VERSION 3.13)
+project(firmware C)
+include(${MPY}/py/usermod.cmake)
+add_library(firmware STATIC ${MICROPY_SOURCE_USERMOD})
+target_include_directories(firmware PRIVATE ${MICROPY_INC_USERMOD} ${MPY} ${MPY}/ports/unix
+    ${MPY}/ports/unix/variants/standard ${GENERATED})
+target_compile_options(firmware PRIVATE -Wall -Werror)
+"""
+
+
+@pytest.mark.slow
+def test_cmake_builds_the_module_of_a_firmware(tmp_path):
+    if shutil.which("cmake") is None:
+        pytest.skip("cmake is missing: apt install cmake")
+    generated = unix_own().parent  # names and configuration that MicroPython's build has made
+    (tmp_path / "CMakeLists.txt").write_text(_FIRMWARE)
+    module = build.MODULE / "src" / "micropython.cmake"
+    options = [f"-DMPY={build.SOURCE}", f"-DGENERATED={generated}", f"-DUSER_C_MODULES={module}"]
+    for step in (["-S", tmp_path, "-B", tmp_path / "out", *options], ["--build", tmp_path / "out"]):
+        done = subprocess.run(["cmake", *step], capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+    command = ["ar", "t", tmp_path / "out" / "libfirmware.a"]
+    objects = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    core = ROOT / "firmware" / "core" / "src"
+    folders = (core.glob("*.c"), core.glob("kernels/*.c"), module.parent.glob("*.c"))
+    wanted = {path.name for folder in folders for path in folder} - {"mp_memory.c"}
+    assert {name.removesuffix(".o") for name in objects.split()} == wanted
