@@ -31,7 +31,9 @@ WINDOWS = {
     0xE000E000: 0x1000,  # SysTick, NVIC, SCB
 }
 # What a new start sets back, of each driver.
-STATE = {"clock": "now", "flash": "work", "i2c": "move", "pins": None}
+STATE = {"clock": "now", "flash": "work", "i2c": "move", "pins": None, "uart": "line"}
+# The bench says for the flash driver whether the line is idle.
+RENAMED = {"uart": "#define uart_idle uart_line_idle\n"}
 ANNOUNCE = {
     "gcc": ["-fsanitize=thread", "--param=tsan-distinguish-volatile=1"],
     "clang": ["-fsanitize=thread", "-mllvm", "-tsan-distinguish-volatile=1"],
@@ -102,7 +104,8 @@ def load(name: str, script: str, folder: Path) -> ModuleType:
         source = folder / f"chip_{driver}.c"
         reset = f"\n#include <string.h>\nvoid restart_{driver}(void);\n"
         reset += f"void restart_{driver}(void) {{ memset(&{state}, 0, sizeof({state})); }}\n"
-        source.write_text(f'#include "{driver}.c"\n' + (reset if state else ""))
+        text = RENAMED.get(driver, "") + f'#include "{driver}.c"\n'
+        source.write_text(text + (reset if state else ""))
         objects.append(source.with_suffix(".o"))
         command = [*compiler, "-c", *flags, *_announcing(), str(source), "-o", str(objects[-1])]
         done = subprocess.run(command, capture_output=True, text=True)
@@ -241,7 +244,8 @@ class Core:
     """What any driver may need: clocks that become ready, SysTick, a timer, NVIC.
 
     Attributes:
-        has_crystal: Otherwise neither the crystal nor the PLL becomes ready.
+        has_crystal: Otherwise it never becomes ready.
+        has_pll: Otherwise it never locks; None: it does with a crystal.
     """
 
     windows = (
@@ -254,8 +258,9 @@ class Core:
         0x40023800, 0x40000024, 0xE000E010, 0xE000E014, 0xE000E018,
     )  # fmt: skip
 
-    def __init__(self, chip: Chip, has_crystal: bool = True) -> None:
+    def __init__(self, chip: Chip, has_crystal: bool = True, has_pll: bool | None = None) -> None:
         self.chip, self.has_crystal = chip, has_crystal
+        self.has_pll = has_crystal if has_pll is None else has_pll
         self._ticked_us = 0.0
         chip.devices.append(self)
 
@@ -275,9 +280,9 @@ class Core:
             self.chip.put(address, max(0, load - int(passed)))
 
     def written(self, address: int, value: int, before: int) -> None:
-        if address == self.RCC and self.has_crystal:  # what is switched on is ready
-            ready = (value & 1) << 1 | (value >> 16 & 1) << 17 | (value >> 24 & 1) << 25
-            self.chip.put(address, value & ~0x02020002 | ready)
+        if address == self.RCC:  # what is switched on is ready
+            ready = value & 1 | (value & self.has_crystal << 16) | (value & self.has_pll << 24)
+            self.chip.put(address, value & ~0x02020002 | ready << 1)
         elif address == self.RCC + 8:
             self.chip.put(address, value & ~12 | (value & 3) << 2)
         elif address == self.TICK:

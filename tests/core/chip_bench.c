@@ -23,6 +23,7 @@ void system_watchdog(void *context);
 void restart_clock(void);
 void restart_flash(void);
 void restart_i2c(void);
+void restart_uart(void);
 
 int chip_map(uint32_t start, uint32_t bytes, int is_mapped)
 {
@@ -51,6 +52,7 @@ void chip_restart(void)
     restart_clock();
     restart_flash();
     restart_i2c();
+    restart_uart();
 }
 
 int uart_idle(void)

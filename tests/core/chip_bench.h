@@ -23,6 +23,7 @@ extern drip_imu_bus_t chip_imu_bus;
 
 /* The drivers: board.h. */
 int clock_start(void);
+int clock_source(void);
 void clock_isr(void);
 uint32_t clock_millis(void);
 uint64_t clock_micros(void);
@@ -31,5 +32,11 @@ void flash_protect_supply(void);
 void i2c_start(void);
 void i2c_event_isr(void);
 void i2c_error_isr(void);
+void uart_start(uint32_t baud);
+int uart_read(void *context, uint8_t *data, uint32_t size);
+int uart_write(void *context, const uint8_t *data, uint32_t size);
+int uart_baud(void *context, uint32_t baud);
+int uart_line_idle(void);
+void uart_isr(void);
 
 #endif

@@ -85,6 +85,7 @@ enum {
     RCC_APB2_SPI1 = 1 << 12,
     RCC_CSR_RMVF = 1 << 24,
 
+    USART_SR_ORE = 1 << 3,
     USART_SR_RXNE = 1 << 5,
     USART_SR_TC = 1 << 6,
     USART_SR_TXE = 1 << 7,

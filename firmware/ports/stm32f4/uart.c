@@ -35,12 +35,13 @@ static void pend(void)
     NVIC_ISPR(UART_IRQ / 32) = 1U << (UART_IRQ % 32);
 }
 
-/* A full ring loses the byte: the frame then fails its CRC and the host asks again. */
+/* A full ring loses the byte: the frame then fails its CRC and the host asks again. An overrun asks for this
+ * handler, too, and may be seen alone: it stays until DR is read, whatever byte comes of that. */
 void uart_isr(void)
 {
     uint32_t status = UART->SR;
 
-    if (status & USART_SR_RXNE) {
+    if (status & (USART_SR_RXNE | USART_SR_ORE)) {
         uint8_t byte = (uint8_t)UART->DR; /* reading it clears the error flags, too */
         uint32_t end = line.rx_end;
         if (end - line.rx_begin != RX_BYTES) {
