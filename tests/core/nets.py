@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from drip import wire
 from drip.compile.blob import Part, pack_blob
 from drip.compile.head import pair_units
-from drip.wire import BlobHeader, BlobOp, BlobTensor, Dtype, Op, Section
+from drip.compile.layouts import pack_pairs, pairs_scratch_bytes
+from drip.wire import BlobHeader, BlobOp, BlobTensor, Dtype, Layout, Op, Section
 
 NO_TENSOR = 65535
 WHOLE = 0xFFFFFFFF
@@ -188,16 +189,28 @@ def head_net(
     shift: int = 6,
     size: tuple[int, int] = (5, 4),
     calibration: bytes | None = None,
+    packed: bool = False,
 ) -> tuple[Net, bytes]:
-    """Convolution 3x3 -> 6 features -> mean [-> hidden ReLU] -> logits, with a Grad-CAM head."""
+    """Convolution 3x3 -> 6 features -> mean [-> hidden ReLU] -> logits, with a Grad-CAM head.
+
+    With `packed` the convolution has its weights as the compiler lays them out, not plain.
+    """
     net = Net()
     x = net.tensor(*size, 2, -3)
     features = net.tensor(*size, 6, -20)
     w = rng.integers(-127, 128, (6, 3, 3, 2)).astype(np.int8)
+    layout = {}
+    if packed:
+        scratch = pairs_scratch_bytes(3, 3, 2)
+        layout = {
+            "layout_id": Layout.PAIRS,
+            "scratch_offset": net.memory(scratch),
+            "scratch_bytes": scratch,
+        }
     net.op(
-        Op.CONV_2D, x, features, weights=w.tobytes(), bias=folded_bias(rng, w, -3),
-        quant=random_quant(rng, 6, -9, -7), kernel_h=3, kernel_w=3, pad_top=1, pad_left=1,
-        clamp_min=-20,
+        Op.CONV_2D, x, features, weights=pack_pairs(w) if packed else w.tobytes(),
+        bias=folded_bias(rng, w, -3), quant=random_quant(rng, 6, -9, -7), kernel_h=3, kernel_w=3,
+        pad_top=1, pad_left=1, clamp_min=-20, **layout,
     )  # fmt: skip
     pooled = net.tensor(1, 1, 6, -20)
     net.op(Op.MEAN, features, pooled, mult0=(1 << 35) // (size[0] * size[1]), shift0=-4)
