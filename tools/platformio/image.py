@@ -326,14 +326,28 @@ def print_image(image: Image) -> None:
     )
 
 
+def sums(image: Image, path: Path) -> tuple[int, int] | None:
+    """Flash and RAM of an image with a model, its arena and one frame; None: it does not fit."""
+    blob, arena, frame = model_needs(path)
+    # Such an image has nothing but what its own model needs.
+    is_other = image.name.endswith(OWN_OPERATORS) and -(-blob // 16) * 16 != image.model_bytes
+    if is_other or misfits(image, path):
+        return None
+    return sum(image.flash.values()) + blob, sum(image.ram.values()) + arena + frame
+
+
 def print_models(images: list[Image], models: list[Path]) -> None:
-    """Which model fits where."""
-    print(f"\n{'model':18} {'blob':>8} {'arena':>8} {'frame':>8}  fits")
+    """What each model needs, and flash and RAM in sum where it fits."""
+    width = max(17, *(len(image.name) for image in images))
+    print("\nflash and RAM in sum, with arena and one frame; -: does not fit")
+    names = " ".join(f"{image.name:>{width}}" for image in images)
+    print(f"{'model':18} {'blob':>8} {'arena':>8} {'frame':>8} {names}")
     for path in models:
-        blob, arena, frame = model_needs(path)
-        fits = [image.name for image in images if not misfits(image, path)]
         name = path.parent.name if path.stem == "model" else path.stem
-        print(f"{name:18} {blob:8} {arena:8} {frame:8}  {', '.join(fits) or 'nowhere'}")
+        needs = " ".join(f"{need:8}" for need in model_needs(path))
+        found = [sums(image, path) for image in images]
+        shown = ["-" if both is None else f"{both[0]} {both[1]:7}" for both in found]
+        print(f"{name:18} {needs} {' '.join(f'{text:>{width}}' for text in shown)}")
 
 
 def main() -> None:

@@ -1,5 +1,5 @@
-/* What a board is, and the functions of this port. The settings of each board are in board_NAME.h; any of
- * them can be replaced by a build flag, for example -DBOARD_SPI_MAX_HZ=5250000. */
+/* What a board is, and the functions of this port. The settings of each board are in board_NAME.h; what has
+ * an #ifndef can be replaced by a build flag, for example -DBOARD_SPI_MAX_HZ=5250000. */
 #ifndef BOARD_H
 #define BOARD_H
 
