@@ -1,5 +1,5 @@
 *** Comments ***
-Run with: renode-test firmware/emulation/drip.robot, after: make firmware BOARDS=nucleo_f446re
+Run with: renode-test firmware/emulation/drip.robot, after: make firmware BOARDS="nucleo_f446re nucleo_f446re_imu"
 Written for Renode 1.16.1. Last run: not run.
 The commands of the link are tested by tests/emulator, which starts Renode itself.
 
@@ -11,6 +11,7 @@ Resource          ${RENODEKEYWORDS}
 
 *** Variables ***
 ${BANNER}         DRIP on nucleo_f446re
+${IMAGES}         ${CURDIR}/../../build/firmware
 
 *** Keywords ***
 Create Board
@@ -29,7 +30,8 @@ The Board Starts Again After A Reset
     Execute Command           machine Reset
     Wait For Line On Uart     ${BANNER}
 
-The Motion Sensor Can Be Connected
+The Image With A Motion Sensor Starts Beside One
+    Execute Command           $bin=@${IMAGES}/nucleo_f446re_imu/firmware.elf
     Execute Command           include @${CURDIR}/drip.resc
     Execute Command           machine LoadPlatformDescription @${CURDIR}/imu.repl
     Create Terminal Tester    sysbus.usart2    timeout=5

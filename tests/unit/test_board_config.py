@@ -164,6 +164,17 @@ def test_what_a_card_has_given_up_is_shown_when_there_is_something() -> None:
     assert lines["damage"] == "2 places on the card, found when it was mounted"
 
 
+def test_faults_of_the_processor_and_its_stack_are_shown() -> None:
+    fault = {"fault_pc": 0x08001234, "fault_lr": 0x0800C00D, "fault_cause": 0x100}
+    board: Any = Board(status(), status(faults=2, stack_free=1428, **fault))
+    assert not {"faults", "stack"} & set(monitor.describe(monitor.read(board)))
+    lines = monitor.describe(monitor.read(board))
+    assert lines["faults"] == (
+        "2 since power-on; the last at 0x08001234, called from 0x0800c00d, cause 0x100"
+    )
+    assert lines["stack"] == "1428 bytes were never used"
+
+
 def test_newer_states_and_no_card() -> None:
     board: Any = Board(status(card_state=200))
     reading = monitor.read(board)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -79,3 +80,12 @@ def test_an_untried_qemu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_options_of_another_kind(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["device", "start", *options]) == errors.UsageError.exit_code
     assert "does not go with --kind" in capsys.readouterr().err
+
+
+def test_scripts_for_renode_say_when_they_were_last_run() -> None:
+    scripts = [path for path in renode._SCRIPTS.iterdir() if path.suffix != ".md"]
+    assert len(scripts) >= 6
+    for path in scripts:
+        head = "".join(path.read_text().splitlines(keepends=True)[:4])
+        said = re.search(r"Renode (\d+\.\d+\.\d+)\. Last run: (not run|\d{4}-\d\d-\d\d)\.\n", head)
+        assert said, path.name
