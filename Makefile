@@ -11,7 +11,7 @@ FORMATTED = $(shell git ls-files 'firmware/*.c' 'firmware/*.h')
 # Twice quiet: errors only.
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --quiet
 PYTHON3 := build/platformio/venv/bin/python
-SIZED = nucleo_f446re disco_f407vg black_f407ve
+SIZED = nucleo_f446re nucleo_f446re_imu disco_f407vg black_f407ve
 PYTEST_ARGS ?= -n 2 --dist loadfile
 DEMO_ARGS ?=
 # More threads than cores make TensorFlow several times slower; tests run in two processes.

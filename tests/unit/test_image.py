@@ -44,7 +44,9 @@ def one(image: ModuleType, name: str = "board", **fields: Any) -> Any:
     return made
 
 
-@pytest.mark.parametrize(("name", "most"), [("board", 56 * 1024), ("board_own", 48 * 1024)])
+@pytest.mark.parametrize(
+    ("name", "most"), [("board", 56 * 1024), ("board_own", 48 * 1024), ("board_imu", 60 * 1024)]
+)
 def test_the_last_byte_of_flash_counts(image: ModuleType, name: str, most: int) -> None:
     fits = one(image, name)
     fits.flash.update(core=most - 100, port=100)

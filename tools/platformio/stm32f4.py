@@ -73,9 +73,11 @@ def add_model(model):
         (head,) = struct.unpack_from("<H", header, CAM_HEAD_AT)
         env.Append(CPPDEFINES=[("DRIP_HIDDEN_HEADS", int(head == HIDDEN_HEAD))])
         env.Append(CPPDEFINES=[("DRIP_PLAIN_WEIGHTS", int(has_plain(model.read_bytes())))])
-    # These boards have no microphone: 2 KiB less where the image's own model does not hear.
-    if FRONTEND not in [kind for kind, _, _ in sections_of(model.read_bytes())]:
-        env.Append(CPPDEFINES=[("DRIP_FRONTEND", 0)])
+
+
+def hears(model):
+    """Whether a blob has a front-end."""
+    return FRONTEND in [kind for kind, _, _ in sections_of(model.read_bytes())]
 
 
 def check_image(source, target, env):
@@ -94,3 +96,6 @@ if chosen:
     model = (ROOT / chosen).resolve()
     add_model(model)
     env.AddPostAction("$BUILD_DIR/firmware.elf", check_image)
+# These boards have no microphone: 2 KiB less where the image has no model that hears.
+if not chosen or not hears(model):
+    env.Append(CPPDEFINES=[("DRIP_FRONTEND", 0)])
