@@ -1,4 +1,4 @@
-"""The STM32F4's start-up and fault handling, in QEMU as it is and with a debugger at hand."""
+"""The STM32F4's start-up and fault handling, in QEMU with a debugger at hand."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from boards import firmware, needs
+from boards import firmware, in_qemu, needs
 
 from drip import wire
 from drip.device import Kind, connect
 from drip.errors import DripError
 
 PC, SP = 15, 13
+# RCC_CSR; the pin is pulled by the chip's own resets, too.
+BROWN_OUT, PIN, POWER, SOFTWARE, WATCHDOG, WINDOW = (1 << bit for bit in range(25, 31))
 NOWHERE = 0x30000000
 
 
@@ -123,3 +125,28 @@ def test_a_stack_that_overflows_is_a_fault_and_no_silent_damage(board: Board) ->
     # Where it was is only known when the processor could still note it.
     assert status.faults == 1
     assert status.fault_cause != 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        (PIN | SOFTWARE, wire.BootReason.REQUEST),
+        (PIN, wire.BootReason.REQUEST),
+        (PIN | WATCHDOG, wire.BootReason.WATCHDOG),
+        (PIN | WINDOW, wire.BootReason.WATCHDOG),
+        (PIN | BROWN_OUT, wire.BootReason.POWER),
+        (PIN | POWER | BROWN_OUT, wire.BootReason.POWER),
+    ],
+    ids=["software", "pin", "watchdog", "window watchdog", "brown-out", "power"],
+)
+def test_it_tells_why_it_started(flags: int, reason: wire.BootReason) -> None:
+    needs(Kind.QEMU)
+    events: list[object] = []
+    with (
+        in_qemu({"csr": flags}) as board,
+        connect(board.url, on_event=events.append) as client,
+    ):
+        client.reset()
+        client.status()
+    told = [event.state for event in events if isinstance(event, wire.EventState)]
+    assert told == [wire.BootReason.POWER, reason]

@@ -299,7 +299,10 @@ void reset_chip(void)
     memset(gpio, 0, sizeof(gpio));
     memset(rcc, 0, sizeof(rcc));
     rcc[RCC_CR / 4] = 0x83;
-    rcc[RCC_CSR / 4] = control->resets == 0 ? CSR_POWER_ON : CSR_SOFTWARE;
+    rcc[RCC_CSR / 4] = options.csr != 0 ? (uint32_t)options.csr : CSR_SOFTWARE;
+    if (control->resets == 0) {
+        rcc[RCC_CSR / 4] = CSR_POWER_ON;
+    }
     flash.cr = FCR_LOCK;
     flash.sr = flash.acr = flash.key = 0;
     move_select();

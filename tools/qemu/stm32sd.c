@@ -13,6 +13,7 @@
  * Faults; numbers count from 1:
  *   cut=N         the power fails before SPI byte N: the process ends with status 99
  *   flashcut=N    ... in the middle of the N-th erase or programming of flash
+ *   csr=N         after a reset, RCC_CSR tells this reason for it
  *   pull=N        the card is pulled before SPI byte N
  *   wrerr=N       block N that is written is refused
  *   bad=N         block N of the card cannot be written
@@ -275,6 +276,7 @@ static int take_argument(const char *argument)
            take_text(argument, "control", &options.control) ||
            take_text(argument, "uid", &options.id) || take_number(argument, "cut", &options.cut) ||
            take_number(argument, "flashcut", &options.flash_cut) ||
+           take_number(argument, "csr", &options.csr) ||
            take_number(argument, "pull", &card.remove_at) || take_pin(argument);
 }
 

@@ -18,7 +18,7 @@ struct control {
 
 struct options {
     const char *card, *flash, *control, *id;
-    uint64_t cut, flash_cut;
+    uint64_t cut, flash_cut, csr;
     int cs_port, cs_bit;
 };
 
