@@ -166,6 +166,28 @@ def test_push_of_a_model(kind: Kind, tmp_path: Path) -> None:
     assert unpack_blob(new).header.model_id == new_id
 
 
+@SLOW
+def test_dfu_makes_the_board_forget_and_nothing_worse(tmp_path: Path) -> None:
+    """It writes one flat file: zeros over the journal, which no program of ours would leave."""
+    boards.needs(Kind.QEMU)
+    flat = boards.firmware().with_suffix(".bin").read_bytes()
+    script = boards.ROOT / "firmware" / "ports" / "stm32f4" / "f446re.ld"
+    assert "ORIGIN = 0x08004000, LENGTH = 32K" in script.read_text()
+    assert not any(flat[0x4000:0xC000])
+    tflite = (boards.ROOT / "models" / "digits" / "model.tflite").read_bytes()
+    pushed = compile_model(tflite, parent="04")
+    pushed_id = wire.BlobHeader.unpack(pushed).model_id
+    image_id = wire.BlobHeader.unpack(boards.MODEL.read_bytes()).model_id
+    flash = tmp_path / "flash.bin"
+    for _ in range(2):
+        with boards.in_qemu(flash=flash) as board, connect(board.url) as client:
+            assert client.device.model_id == image_id
+            deploy(client, pushed)
+        with boards.in_qemu(flash=flash) as board, connect(board.url) as client:
+            assert client.device.model_id == pushed_id
+        flash.write_bytes(flat + flash.read_bytes()[len(flat) :])
+
+
 def test_garbage_on_the_line(kind: Kind, tmp_path: Path) -> None:
     card = boards.new_card(tmp_path / "card.img")
     rng = random.Random(1)
