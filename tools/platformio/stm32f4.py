@@ -1,13 +1,12 @@
 """Part of every PlatformIO build of an STM32F4 board: the model, and what is small or fast.
 
 The model is a blob file: ``custom_model`` in platformio.ini, or DRIP_MODEL in the environment.
-Whether it fits is said by the linker (flash) and by ``image.py`` (arena and frame).
+Whether it fits is said by the linker (flash) and by ``image.py`` (arena and frame), which
+``stm32f4_link.py`` calls.
 """
 
 import os
 import struct
-import subprocess
-import sys
 from pathlib import Path
 
 Import("env")  # type: ignore[name-defined]  # noqa: F821  (SCons)
@@ -80,22 +79,12 @@ def hears(model):
     return FRONTEND in [kind for kind, _, _ in sections_of(model.read_bytes())]
 
 
-def check_image(source, target, env):
-    """Refuse an image whose model needs more arena, or longer frames, than it has."""
-    command = [sys.executable, str(ROOT / "tools" / "platformio" / "image.py")]
-    command += ["--check-model", str(model), env.subst("$PIOENV")]
-    if subprocess.run(command, env={**os.environ, **env["ENV"]}, check=False).returncode != 0:
-        Path(str(target[0])).unlink()
-        return 1
-    return 0
-
-
 env.AddBuildMiddleware(choose_speed, "*.c")
 chosen = read_option("model", "")
 if chosen:
     model = (ROOT / chosen).resolve()
     add_model(model)
-    env.AddPostAction("$BUILD_DIR/firmware.elf", check_image)
+    env["MODEL_TO_CHECK"] = str(model)
 # These boards have no microphone: 2 KiB less where the image has no model that hears.
 if not chosen or not hears(model):
     env.Append(CPPDEFINES=[("DRIP_FRONTEND", 0)])
