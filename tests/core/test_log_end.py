@@ -176,6 +176,25 @@ def test_records_that_a_cut_has_garbled_are_counted_by_their_numbers():
     assert seq > max(given)
 
 
+@pytest.mark.parametrize("mounts", [1, 2, 3])
+@pytest.mark.parametrize("segments", [1, 2])
+def test_a_loss_is_told_however_often_power_fails_before_the_next_record(segments, mounts):
+    """The newest segments are noise: what shows it is the place of the header that comes next."""
+    card, log = make(256, 8, commit_ms=0)
+    given = [log.append(bytes([number + 1]) * 900) for number in range(20)]
+    first = 4 + 8 * (log.log.next_segment - segments)
+    size = segments * 8 * BLOCK
+    card.data[first * BLOCK : first * BLOCK + size] = random.Random(1).randbytes(size)
+    for _ in range(mounts):
+        log = Log(card, log.settings)
+        assert log.log.damaged == 1
+    assert log.append(b"next") > max(given)
+    assert log.sync() == OK
+    assert len(set(given) - set(frames(log))) > 1
+    assert gaps(log).damaged == 1
+    assert Log(card, log.settings).log.damaged == 0, "told once"
+
+
 def test_a_day_of_checkpoints_and_segments_writes_a_superblock_at_most_every_ten_seconds():
     """A checkpoint changes every second; there are more segments than superblocks."""
     card, log = make(4096, 8)

@@ -208,7 +208,8 @@ static void settle(drip_log_t *log)
 
     drip_log_settle_victim(log);
     if (log->next_segment != next) {
-        log->evict_room = 0; /* of another place */
+        /* Of another place. What is lost in a segment that is forgotten the next mount is to find, too. */
+        log->evict_room = log->damaged; /* no block is likely to have that */
     }
 }
 

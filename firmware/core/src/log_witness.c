@@ -174,5 +174,10 @@ void drip_log_witness_judge_header(drip_log_t *log)
     if (log->next_segment == log->super.next_segment && log->super.witness != 0) {
         witness = log->super.witness;
     }
-    log->damaged += log->evict_room != 0 && differs(witness, log->evict_room);
+    if (log->evict_room != 0 && differs(witness, log->evict_room)) {
+        /* Until a record has its place there, every mount is to find it. */
+        log->evict_room = witness;
+        log->damaged++;
+        log->open = 0;
+    }
 }
