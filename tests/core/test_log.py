@@ -278,6 +278,67 @@ def test_the_log_says_what_is_not_in_it():
     assert [(gap.full, gap.card) for gap in gaps_of(log)] == [(3, 0), (0, 2)]
 
 
+def full_log(size: int) -> tuple[SimCard, Log]:
+    """A log in mode STOP with records of a size, and two more refused at 5 ms."""
+    card, log = make(segment_blocks=8, settings=config(full_mode=wire.FullMode.STOP))
+    while log.append(bytes([7]) * size) > 0:
+        pass
+    card.time_us = 5_000
+    assert log.append(bytes(size)) == Err.FULL
+    return card, log
+
+
+def test_a_sync_tells_what_a_full_log_has_refused():
+    """Else a power loss would take it: the counts wait in memory for the next record."""
+    card, log = full_log(900)
+    log.sync()
+    there = records_of(log)
+    assert log.state == wire.CardState.FULL
+    (gap,) = gaps_of(Log(SimCard(bytearray(card.data)), log.settings))
+    assert gap.full == 2
+    writes = len(card.writes)
+    log.sync()
+    assert len(card.writes) == writes, "it was told"
+    assert log.append(bytes(900)) == Err.FULL
+    assert records_of(log) == there
+
+
+@pytest.mark.parametrize("flushing", [True, False])
+def test_what_a_full_log_has_refused_is_written_over_nothing(flushing):
+    """There is room for it in the block that is being written, and none behind that."""
+    card, log = make(segment_blocks=8)
+    seqs = []
+    while True:
+        result, seq, keep = log.start_append(payload_of(len(seqs), 1000))
+        if result != OK:
+            break
+        log.drive()
+        seqs.append(seq)
+    assert result == Err.FULL and log.pending > 0
+    if not flushing:
+        log.drive()
+    assert log.sync() == OK
+    del keep
+    assert (log.state, log.pending, log.log.gap.full) == (wire.CardState.FULL, 0, 1)
+    again = Log(SimCard(bytearray(card.data)), log.settings)
+    assert [number for number, _ in records_of(again)] == seqs
+
+
+def test_a_record_of_what_is_missing_names_its_boot():
+    card, log = make(segment_blocks=8)
+    log.append(b"lost")
+    card.absent = True
+    log.sync()
+    card.absent = False
+    assert log.mount() == wire.CardState.READY
+    log.sync()
+    (record,) = [
+        record for data in log.segments().values() for record in parse_segment(data).records
+    ]
+    assert wire.RecordGap.unpack(record.payload).card == 1
+    assert record.header.boot_id == log.log.boot_id == 2
+
+
 def test_stop_mode_keeps_even_what_is_acknowledged():
     _, log = make(settings=config(full_mode=wire.FullMode.STOP))
     while log.append(bytes(1000)) > 0:

@@ -306,7 +306,7 @@ static void restart(drip_device_t *device)
 
     if (took_us <= DEVICE_RESET_TIMEOUT_US &&
         (answering || !drip_device_idle(device, NULL) ||
-         (drip_log_pending(&device->log) != 0 && drip_log_sync(&device->log) == DRIP_ERR_OK) ||
+         (drip_log_sync(&device->log) == DRIP_ERR_OK && drip_log_pending(&device->log) != 0) ||
          !drip_device_state_saved(device))) {
         return;
     }

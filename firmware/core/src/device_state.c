@@ -118,7 +118,7 @@ int drip_device_save(drip_device_t *device, uint8_t *out)
         device->holding || drip_log_checkpoint_poll(&device->log) == DRIP_ERR_BUSY) {
         return DRIP_ERR_BUSY;
     }
-    if (drip_log_pending(&device->log) != 0 && drip_log_sync(&device->log) == DRIP_ERR_OK) {
+    if (drip_log_sync(&device->log) == DRIP_ERR_OK && drip_log_pending(&device->log) != 0) {
         return DRIP_ERR_BUSY;
     }
     fill(device, &state);
@@ -226,6 +226,7 @@ void drip_device_state_step(drip_device_t *device)
         hand_over(device, now);
     }
     if (now - device->log.super_us >= interval(device)) {
+        (void)drip_log_sync(&device->log); /* a GAP record, should one be due */
         (void)drip_log_checkpoint_write(&device->log);
     }
 }

@@ -180,6 +180,9 @@ int drip_log_sync(drip_log_t *log)
     if (!drip_log_usable(log)) {
         return DRIP_ERR_NO_CARD;
     }
+    if (!log->sync_wanted) { /* else the end moves, and with it what fits */
+        drip_log_start_gap(log, 0);
+    }
     log->sync_wanted = log->pending > 0;
     return DRIP_ERR_OK;
 }
@@ -332,6 +335,6 @@ int drip_log_step(drip_log_t *log)
     } else if (log->ack_stage != ACK_NONE) {
         return drip_log_ack_step(log);
     }
-    return drip_log_busy(log) || log->sync_wanted || log->read_stage != READ_NONE ||
-           log->ack_stage != ACK_NONE || log->task != TASK_NONE;
+    return (log->append_stage | log->sync_wanted | log->read_stage | log->ack_stage | log->task) !=
+           0;
 }

@@ -86,7 +86,6 @@ static uint32_t is_note(const drip_record_header_t *header)
 
 static void start(drip_log_t *log, drip_record_header_t *header, const uint8_t *payload)
 {
-    log->card = DRIP_CARD_READY;
     header->magic = DRIP_RECORD_MAGIC;
     header->version = DRIP_RECORD_VERSION;
     header->header_bytes = DRIP_RECORD_HEADER_BYTES;
@@ -108,12 +107,14 @@ void drip_log_start_gap(drip_log_t *log, int wanted)
 {
     drip_record_header_t header;
 
-    if (!has_gap(log) && !wanted) {
+    if ((!has_gap(log) && !wanted) || log->append_stage != APPEND_NONE ||
+        log->ack_stage != ACK_NONE || log->evict_stage != EVICT_NONE) {
         return;
     }
     memset(&header, 0, sizeof(header));
     header.payload_bytes = sizeof(log->copy.gap);
     header.flags = DRIP_RECORD_KIND_GAP << DRIP_RECORD_KIND_SHIFT;
+    header.boot_id = log->boot_id;
     if (!fits(log, &header) && !drip_log_can_open(log)) {
         return;
     }
@@ -168,6 +169,7 @@ int drip_log_append(drip_log_t *log, drip_record_header_t *header, const uint8_t
         note_gap(log);
         return DRIP_ERR_FULL;
     }
+    log->card = DRIP_CARD_READY;
     start(log, header, payload);
     return DRIP_ERR_OK;
 }

@@ -233,7 +233,8 @@ int drip_log_append(drip_log_t *log, drip_record_header_t *header, const uint8_t
 int drip_log_busy(const drip_log_t *log);
 
 /* Asks for everything appended so far to become durable. Returns DRIP_ERR_OK or _NO_CARD; done when
- * drip_log_pending is 0. The next record starts in a new block. */
+ * drip_log_pending is 0. The next record starts in a new block. What a GAP record is to say is written, too,
+ * when nothing else is going on and there is room. */
 int drip_log_sync(drip_log_t *log);
 
 /* Records not yet durable, the one being appended included. */
