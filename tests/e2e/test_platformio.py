@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import struct
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,14 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not PIO.is_file(), reason="needs PlatformIO: run make firmware"),
 ]
+
+
+@pytest.fixture(autouse=True)
+def alone() -> Iterator[None]:
+    """Nothing else builds meanwhile: images come and go here (build.sh takes the same lock)."""
+    with (ROOT / "build" / "platformio" / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def pio(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:

@@ -6,6 +6,12 @@ set -eu
 cd "$(dirname "$0")/../.."
 home=build/platformio
 requirements=tools/platformio/requirements.txt
+mkdir -p "$home"
+# One build at a time: all environments share .pio. Tests build from several processes.
+if command -v flock >/dev/null; then
+    exec 9>"$home/lock"
+    flock 9
+fi
 if [ ! -x "$home/venv/bin/pio" ] || ! cmp -s "$requirements" "$home/requirements.txt"; then
     python=$(tools/build/find_python.sh)
     "$python" -m venv "$home/venv"
