@@ -173,6 +173,21 @@ def test_a_record_that_needs_most_of_a_segment_still_fits():
     assert len(contents(log)) >= 13
 
 
+@pytest.mark.parametrize("segment_blocks", [4, 32, 64])
+def test_what_never_fits_beside_the_gap_record_of_an_eviction_is_refused(
+    segment_blocks: int,
+) -> None:
+    """Such a record would evict one segment after the other, and never be stored."""
+    marks = (segment_blocks - 1) // wire.MARK_BLOCKS * wire.LogMark.SIZE
+    largest = (segment_blocks - 2) * BLOCK - marks - wire.RecordHeader.SIZE
+    _, log = make(blocks=1024, segment_blocks=segment_blocks)
+    for _ in range(60):
+        assert append(log, Frame(1000, 0, bytes(largest))) > 0
+    kept = contents(log)
+    assert append(log, Frame(65535, 0, bytes(largest + 1))) == Err.ARGUMENT
+    assert contents(log) == kept
+
+
 def test_a_full_log_that_is_told_to_evict_goes_on():
     card, log = make()
     log.settings.full_mode = int(wire.FullMode.STOP)

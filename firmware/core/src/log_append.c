@@ -132,6 +132,8 @@ void drip_log_start_gap(drip_log_t *log, int wanted)
 
 int drip_log_append(drip_log_t *log, drip_record_header_t *header, const uint8_t *payload)
 {
+    uint32_t first = DRIP_SEGMENT_HEADER_BYTES;
+
     int full;
 
     if (!drip_log_usable(log)) {
@@ -141,9 +143,12 @@ int drip_log_append(drip_log_t *log, drip_record_header_t *header, const uint8_t
         log->evict_stage != EVICT_NONE) {
         return DRIP_ERR_BUSY;
     }
+    /* An eviction writes a GAP record in a block of its own before the record that waits. */
+    if (log->config.full_mode == DRIP_FULL_EVICT) {
+        first += DRIP_BLOCK_BYTES;
+    }
     if (header->payload_bytes == 0 || header->payload_bytes > DRIP_MAX_FRAME_BYTES ||
-        drip_log_advance(DRIP_SEGMENT_HEADER_BYTES, record_bytes(header)) >
-            drip_log_segment_bytes(log)) {
+        drip_log_advance(first, record_bytes(header)) > drip_log_segment_bytes(log)) {
         return DRIP_ERR_ARGUMENT;
     }
     header->boot_id = log->boot_id;

@@ -134,8 +134,6 @@ static void super_done(drip_log_t *log, int result)
 /* Writes to a place fail again and again: nothing more is tried there. */
 static void go_around(drip_log_t *log)
 {
-    uint32_t count = log->super.segment_count;
-
     if (log->segment_fails < LOG_TRIES) {
         return;
     }
@@ -150,15 +148,13 @@ static void go_around(drip_log_t *log)
         log->records = 0;
         log->digest = 0;
         log->damaged++;
-        if (log->next_segment > count && log->tail_segment < log->next_segment - count) {
-            log->tail_segment = log->next_segment - count;
-        }
     }
 }
 
 static int write_step(drip_log_t *log)
 {
     uint64_t seq = log->scan_seq;
+    uint32_t count = log->super.segment_count;
     uint32_t next;
 
     if (log->boot_id == 0) {
@@ -179,6 +175,10 @@ static int write_step(drip_log_t *log)
         }
         next = log->next_segment;
         go_around(log);
+        /* What the slots cannot hold is gone, whatever a header says. */
+        if (log->next_segment > count && log->tail_segment < log->next_segment - count) {
+            log->tail_segment = log->next_segment - count;
+        }
         log->super.witness = log->next_segment == next ? log->evict_room & 0xffff : 0;
     }
     (void)drip_log_start_super(log);
