@@ -20,6 +20,9 @@ __all__ = ["DeployReport", "deploy"]
 
 _CRC_FROM = wire.BlobHeader.OFFSETS["crc"] + 4
 _RESTARTS = 3
+# Bytes of the blob per request: small enough to get through a bad line, and doubled while it holds;
+# after a loss only when so many got through at once.
+_LEAST, _FIRST, _CALM = 128, 256, 8
 
 
 @dataclass(frozen=True)
@@ -143,8 +146,10 @@ def _upload(
     """Send the blob; return the offset that it went on from, and the bytes sent."""
     resumed = offset = _begin(client, header, blob)
     sent = restarts = 0
+    size, calm, patience = _FIRST, 0, 1
     while offset < len(blob):
-        chunk = blob[offset : offset + wire.MAX_CHUNK_BYTES]
+        chunk = blob[offset : offset + size]
+        repetitions = client.repetitions
         try:
             reached = client.model_data(offset, chunk).offset
             sent += len(chunk)
@@ -160,6 +165,10 @@ def _upload(
                     f"{client.name} does not store the model", wire.Err.IO, "check its flash"
                 )
         offset = reached
+        if client.repetitions != repetitions:
+            size, calm, patience = max(size // 2, _LEAST), 0, _CALM
+        elif (calm := calm + 1) >= patience:
+            size, calm = min(2 * size, wire.MAX_CHUNK_BYTES), 0
         if on_progress is not None:
             on_progress(offset, len(blob))
     return resumed, sent

@@ -417,7 +417,7 @@ def test_deploy_resumes_after_the_cable_was_pulled() -> None:
         deploy(device.client(), data)
     assert device.active == device.confirmed == MODEL
     report = deploy(device.client(), data)
-    assert report.resumed_at == 9 * 1024
+    assert report.resumed_at == 256 + 512 + 7 * 1024
     assert report.resumed_at + report.bytes_sent == 20_000
     assert device.confirmed == model_id(data)
 

@@ -171,6 +171,12 @@ def test_a_model_always_boots_and_in_the_end_the_new_one(line, plan, power, seed
 @pytest.mark.slow
 @settings(max_examples=120, deadline=None, suppress_health_check=_SLOW)
 @everything
+@example(
+    Faults(flip=1e-3, drop=1e-3, burst=2e-5, repeat=1e-4),
+    [("before CONFIRM", 1)] * 4 + [("after TRIAL", 3)],
+    [(1, 0.0), (1, 0.0)],
+    1,
+)
 def test_a_model_always_boots_and_in_the_end_the_new_one_many_times(line, plan, power, seed):
     check(line, plan, power, seed)
 
@@ -206,6 +212,27 @@ def test_an_upload_goes_on_where_it_was(how):
     report = deploy(world.client(), NEW)
     assert 0 < report.resumed_at < len(NEW)
     assert report.bytes_sent + report.resumed_at == len(NEW)
+
+
+def test_a_line_that_loses_large_frames_gets_smaller_ones():
+    world = World()
+    write, sizes = world.end.write, []
+
+    def lossy(data: bytes) -> None:
+        sizes.append(len(data))
+        if len(data) < 400 or len(sizes) % 5 == 0:
+            write(data)
+
+    world.end.write = lossy  # type: ignore[method-assign]
+    assert world.attempt()
+    # Whole chunks would have to be sent five times each.
+    assert sum(sizes) < 2.5 * len(NEW)
+
+
+def test_a_device_that_restarts_twice_within_a_request_is_no_stranger():
+    world = World(power=[(1, 0.0), (0, 0.0)])
+    assert world.attempt()
+    assert len(world.boots) == 2
 
 
 def test_bytes_that_are_not_the_announced_ones_are_not_believed():

@@ -31,6 +31,8 @@ _RESET_POLL_S = 0.05
 # The device goes back to the old rate after 1.5 s.
 _BAUD_TRIAL_S, _BAUD_FALLBACK_S, _BAUD_GOODBYE_S = 1.2, 1.6, 0.3
 _USUAL_BAUD = (921_600, 460_800, 230_400)
+# How often one request may meet a device that has just restarted.
+_FORGOTTEN = 4
 
 
 @dataclass(frozen=True)
@@ -340,11 +342,12 @@ class Requests:
             ) from error
 
     def _run_known(self, kind: wire.FrameType, body: bytes) -> bytes:
-        answer = self._exchange.run(kind, body)
-        if answer_code(answer) == wire.Err.SCHEMA:
+        for _ in range(_FORGOTTEN):
+            answer = self._exchange.run(kind, body)
+            if answer_code(answer) != wire.Err.SCHEMA:
+                break
             # A device that restarted has forgotten who asks.
             self.hello()
-            answer = self._exchange.run(kind, body)
         return answer
 
 
