@@ -1,6 +1,7 @@
-"""Random tests draw anew in every run, also in CI, and the run says how to draw the same again.
+"""Random tests draw anew in every run, and the run says how to draw the same again.
 
-In CI, which says so in the environment, nothing is skipped that CI can install: it fails.
+In CI, which says so in the environment, they draw the same in every run of the same tests: a gate
+says what a change broke, not what luck found. And nothing is skipped that CI can install: it fails.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import pluggy
 import pytest
 from hypothesis import settings
 
+_IN_CI = os.environ.get("CI", "") not in ("", "0", "false")
 settings.register_profile("drip", derandomize=False, print_blob=True)
 settings.load_profile("drip")
 
@@ -27,7 +29,8 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     # The workers of pytest-xdist inherit the environment of the process that starts them.
     if config.option.hypothesis_seed is None:
-        drawn = os.environ.setdefault("DRIP_TEST_SEED", str(secrets.randbits(32)))
+        draw = "0" if _IN_CI else str(secrets.randbits(32))
+        drawn = os.environ.setdefault("DRIP_TEST_SEED", draw)
         config.option.hypothesis_seed = drawn
 
 
@@ -41,7 +44,7 @@ _MAY_BE_MISSING = re.compile(
 
 def _no_skip(report: pytest.CollectReport | pytest.TestReport) -> None:
     """Turn a skip into a failure when CI could have avoided it."""
-    if os.environ.get("CI", "") in ("", "0", "false") or report.outcome != "skipped":
+    if not _IN_CI or report.outcome != "skipped":
         return
     if hasattr(report, "wasxfail") or not isinstance(report.longrepr, tuple):
         return
