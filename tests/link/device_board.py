@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import zlib
 from functools import cache
 from pathlib import Path
@@ -17,6 +18,8 @@ from drip.device.framing import Frame, FrameReader, encode_frame
 ROOT = Path(__file__).resolve().parents[2]
 TFLITE = ROOT / "models" / "digits" / "model.tflite"
 FRAME_BYTES = 64
+FRAMES = [random.Random(7).randbytes(64) for _ in range(40)]
+FRAMES = [bytes(byte % 17 for byte in frame) for frame in FRAMES]
 
 
 @cache
@@ -229,3 +232,15 @@ def new_card(blocks: int = 2048) -> SimCard:
     card = SimCard(bytearray(blocks * 512))
     assert format_card(card, segment_blocks=64) == 0
     return card
+
+
+def new_flash() -> Flash:
+    return Flash(slot_bytes=32768, journal_bytes=512)
+
+
+def board(**options: object) -> DeviceBoard:
+    options.setdefault("model", digits_model())
+    made = DeviceBoard(**options)  # type: ignore[arg-type]
+    made.run()
+    made.hello()
+    return made

@@ -7,32 +7,22 @@ import zlib
 
 import pytest
 from device_board import (
+    FRAMES,
     DeviceBoard,
-    begin_fields,
+    board,
     digits_model,
     feed_body,
     ffi,
     lib,
     model_id,
     new_card,
+    new_flash,
 )
-from flash_model import Flash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drip import wire
-from drip.wire import Config, Err, FrameType, ModelOp, SlotState
-
-FRAMES = [random.Random(7).randbytes(64) for _ in range(40)]
-FRAMES = [bytes(byte % 17 for byte in frame) for frame in FRAMES]
-
-
-def board(**options: object) -> DeviceBoard:
-    options.setdefault("model", digits_model())
-    made = DeviceBoard(**options)  # type: ignore[arg-type]
-    made.run()
-    made.hello()
-    return made
+from drip.wire import Config, Err, FrameType
 
 
 def test_hello_says_who_it_is():
@@ -208,78 +198,6 @@ def test_score_answers_like_feed_but_leaves_no_trace():
             assert (scored.keep, scored.reason, scored.seq) == (0, 0, 0)
 
 
-def test_without_a_card_it_keeps_answering_and_counts_what_it_could_not_store():
-    device = board()
-    assert device.config(policy_kind=wire.PolicyKind.ALL) == 0
-    body = device.ask(FrameType.FEED, feed_body(FRAMES[0]))
-    assert wire.Response.unpack(body) == wire.Response(code=0, detail=-Err.NO_CARD)
-    result = wire.Result.unpack(body, 4)
-    assert (result.keep, result.reason) == (0, wire.Reason.SCHEDULE)
-    assert device.config(policy_kind=wire.PolicyKind.NONE) == 0
-    device.feed(FRAMES[1])
-    status = device.status()
-    assert status.frames_seen == 2
-    assert (status.frames_kept, status.frames_dropped_card) == (0, 1)
-    assert status.frames_dropped_policy == 1
-    assert status.card_state == wire.CardState.ABSENT
-    for kind, size in [(FrameType.READ, 16), (FrameType.ACK, 16), (FrameType.SYNC, 0)]:
-        assert device.code(kind, bytes(size)) == Err.NO_CARD
-
-
-def test_a_card_that_comes_later_is_mounted():
-    card = new_card()
-    card.absent = True
-    device = board(card=card)
-    assert device.hello().card_state == wire.CardState.ABSENT
-    card.absent = False
-    device.wait(1.5)
-    assert device.hello().card_state == wire.CardState.READY
-
-
-def test_a_card_that_fails_loses_only_what_was_not_durable_and_says_so():
-    card = new_card()
-    device = board(card=card)
-    assert device.config(policy_kind=wire.PolicyKind.ALL, commit_ms=1_000_000) == 0
-    for frame in FRAMES[:3]:
-        device.feed(frame)
-    assert device.code(FrameType.SYNC) == 0
-    for frame in FRAMES[3:5]:
-        device.feed(frame)
-    assert device.status().records_pending == 2
-    card.write_errors = set(range(card.blocks))
-    assert device.code(FrameType.SYNC) == Err.IO
-    assert device.feed(FRAMES[5]).keep == 0
-    status = device.status()
-    assert status.card_state == wire.CardState.ERROR
-    assert (status.last_error, status.card_errors > 0) == (Err.IO, True)
-    card.write_errors = set()
-    device.wait(1.5)
-    status = device.status()
-    assert status.card_state == wire.CardState.READY
-    assert (status.frames_seen, status.frames_kept, status.frames_dropped_card) == (6, 3, 3)
-    assert device.feed(FRAMES[6]).keep == 1
-
-
-def test_feed_is_busy_while_the_log_still_reads_the_frame():
-    card = new_card()
-    device = board(model=None, card=card)
-    card.polls_busy = 100_000
-    first = device.post(FrameType.FEED, feed_body(bytes(2048), size=1024))
-    second = device.post(FrameType.FEED, feed_body(bytes(2048), offset=1024))
-    third = device.post(FrameType.FEED, feed_body(bytes(700), token=2))
-    device.wait(0.2)
-    answers = {frame.id: wire.Response.unpack(frame.body).code for frame in device.answers()}
-    assert answers == {first: 0, second: 0, third: Err.BUSY}
-    # The rest of the line is as quick as ever.
-    assert device.post(FrameType.STATUS)
-    device.wait(0.002)
-    assert [frame.type for frame in device.answers()] == [FrameType.STATUS | wire.RESPONSE]
-    card.polls_busy = 0
-    card._busy = 0
-    device.run()
-    assert device.code(FrameType.FEED, feed_body(bytes(700), token=2)) == 0
-
-
 def test_requests_in_a_row_are_answered_in_order_over_a_slow_line():
     device = board(card=new_card())
     device.feed(FRAMES[0])
@@ -436,83 +354,6 @@ def test_a_frame_can_be_offered_directly():
     assert device.status().frames_dropped_queue == 4
 
 
-def new_flash() -> Flash:
-    return Flash(slot_bytes=32768, journal_bytes=512)
-
-
-def test_a_model_is_pushed_tried_and_confirmed():
-    flash = new_flash()
-    device = board(flash=flash)
-    second = digits_model("aa" * 16)
-    assert device.upload(second).offset == len(second)
-    trial = device.model_op(ModelOp.TRIAL)
-    assert (trial.code, trial.state) == (0, SlotState.TRIAL)
-    assert trial.active_id == model_id(second)
-    assert device.model_op(ModelOp.TRIAL) == trial
-    assert device.feed(FRAMES[0]).model_id == model_id(second)[:8]
-    assert device.status().model_state == SlotState.TRIAL
-    device.boot()
-    assert device.hello().model_id == model_id(digits_model())
-    assert device.model_op(ModelOp.BEGIN, **begin_fields(second)).offset == len(second)
-    assert device.model_op(ModelOp.TRIAL).code == 0
-    confirmed = device.model_op(ModelOp.CONFIRM)
-    assert (confirmed.code, confirmed.state) == (0, SlotState.CONFIRMED)
-    assert confirmed.confirmed_id == model_id(second)
-    device.boot()
-    assert device.hello().model_id == model_id(second)
-
-
-def test_a_model_that_fails_its_self_test_is_rejected_and_the_old_one_answers():
-    device = board(flash=new_flash())
-    result = device.feed(FRAMES[5])
-    blob = bytearray(digits_model("bb" * 16))
-    header = wire.BlobHeader.unpack(blob)
-    sections = [
-        wire.BlobSection.unpack(blob, header.header_bytes + 16 * n)
-        for n in range(header.section_count)
-    ]
-    golden = next(s for s in sections if s.kind == wire.Section.GOLDEN)
-    blob[golden.offset + golden.size - 1] ^= 1
-    blob[12:16] = zlib.crc32(blob[16:]).to_bytes(4, "little")
-    device.upload(bytes(blob))
-    answer = device.model_op(ModelOp.TRIAL)
-    assert (answer.code, answer.active_id) == (Err.SELFTEST, model_id(digits_model()))
-    again = device.feed(FRAMES[5], token=2)
-    assert (again.raw_score, again.class_1) == (result.raw_score, result.class_1)
-    assert device.model_op(ModelOp.CONFIRM).code == Err.STATE
-
-
-def test_what_is_no_model_is_rejected_on_trial():
-    device = board(flash=new_flash())
-    blob = digits_model()
-    broken = blob[:1000] + b"\xff" * 200 + blob[1200:]
-    fields = begin_fields(blob) | {"blob_crc": zlib.crc32(broken)}
-    answer = device.model_op(ModelOp.BEGIN, **fields)
-    while answer.offset < len(broken):
-        chunk = broken[answer.offset : answer.offset + 1024]
-        answer = device.model_op(ModelOp.DATA, chunk, offset=answer.offset)
-    assert device.model_op(ModelOp.TRIAL).code == Err.CRC
-    assert device.feed(FRAMES[0]).model_id == model_id(blob)[:8]
-
-
-def test_abort_on_trial_brings_the_old_model_back():
-    device = board(flash=new_flash())
-    device.upload(digits_model("cc" * 16))
-    assert device.model_op(ModelOp.TRIAL).active_id == model_id(digits_model("cc" * 16))
-    assert device.model_op(ModelOp.ABORT).active_id == model_id(digits_model())
-    assert device.feed(FRAMES[0]).model_id == model_id(digits_model())[:8]
-
-
-def test_models_that_do_not_fit_are_refused():
-    device = board(flash=new_flash())
-    fields = begin_fields(digits_model())
-    assert device.model_op(ModelOp.BEGIN, **fields | {"arena_bytes": 1 << 17}).code == Err.MEMORY
-    assert device.model_op(ModelOp.BEGIN, **fields | {"total_bytes": 32769}).code == Err.FULL
-    unsupported = device.model_op(ModelOp.BEGIN, **fields | {"op_bitmap": 1 << 50})
-    assert unsupported.code == Err.UNSUPPORTED
-    assert board().model_op(ModelOp.BEGIN, **fields).code == Err.UNSUPPORTED
-
-
 def test_init_refuses_missing_or_misaligned_memory():
     device = board()
     for name, value in [
@@ -569,42 +410,3 @@ def test_the_line_is_served_while_a_model_computes(size):
         assert early == [asked]
         device.run()
         assert [frame.id for frame in device.answers()] == [fed]
-
-
-def test_a_sync_waits_for_the_record_that_is_being_written():
-    """The answer to FEED comes before its record is on the card, the answer to SYNC after."""
-    for busy in (0, 1, 5, 40):
-        device = board(card=new_card())
-        assert device.config(policy_kind=wire.PolicyKind.ALL) == 0
-        device.card.polls_busy = busy
-        fed = device.post(FrameType.FEED, feed_body(FRAMES[0]))
-        synced = device.post(FrameType.SYNC)
-        answers = {}
-        on_card = b""
-        while synced not in answers:
-            device.card.time_us += 100
-            lib.drip_device_step(device.device)
-            answers |= {answer.id: answer for answer in device.answers()}
-            on_card = bytes(device.card.data)
-        assert wire.Result.unpack(answers[fed].body, 4).keep == 1
-        assert wire.Response.unpack(answers[synced].body).code == 0
-        assert FRAMES[0] in on_card, f"busy for {busy} polls"
-
-
-def test_a_sync_of_a_card_that_was_changed_meanwhile_fails():
-    device = board(card=new_card())
-    assert device.config(policy_kind=wire.PolicyKind.ALL) == 0
-    device.feed(FRAMES[0])
-    device.card.polls_busy = 1000
-    number = device.post(FrameType.SYNC)
-    device.wait(0.01)
-    device.line_free = 0
-    device.card.absent = True
-    device.wait(2)
-    device.card.absent = False
-    device.card.polls_busy = 0
-    device.wait(5)
-    device.line_free = 1 << 30
-    device.run()
-    codes = [wire.Response.unpack(got.body).code for got in device.answers() if got.id == number]
-    assert codes == [Err.NO_CARD]

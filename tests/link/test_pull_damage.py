@@ -12,11 +12,6 @@ from drip.sync import sync_device
 BLOCK = 512
 
 
-@pytest.fixture
-def store(tmp_path) -> Store:
-    return Store.open(tmp_path / "store", create=True)
-
-
 def frames_of(store: Store) -> dict[int, bytes]:
     frames = store.frames()
     return {key.seq: x.tobytes() for key, x in zip(frames.keys, frames.x, strict=True)}

@@ -7,9 +7,8 @@ import random
 import threading
 
 import pytest
-from device_board import DeviceBoard, digits_model, lib, new_card
+from device_board import FRAMES, DeviceBoard, board, digits_model, lib, new_card
 from flash_model import Flash, PowerLossError
-from test_device import FRAMES, board
 
 from drip import wire
 from drip.bench.line import LineEnd, SimDevice

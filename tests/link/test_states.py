@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from fake_device import FakeDevice
-from test_sync import contents, recorded
+from synced import contents, recorded
 
 from drip import cli, errors, wire
 from drip.bench.line import LineEnd, SimDevice

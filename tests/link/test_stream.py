@@ -6,8 +6,7 @@ import random
 import struct
 
 import pytest
-from device_board import DeviceBoard, ffi, lib, new_card
-from test_device import board
+from device_board import DeviceBoard, board, ffi, lib, new_card
 
 from drip import wire
 from drip.device import Client

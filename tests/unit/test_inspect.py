@@ -69,7 +69,7 @@ def test_the_arena_map_holds_every_tensor_while_it_lives() -> None:
 
 
 def test_what_a_hidden_head_needs_lives_to_the_end() -> None:
-    from test_compile import small
+    from small_model import small
 
     info = inspect_blob(compile_model(small("hidden")))
     assert (info.cam_head, info.hidden) == ("hidden", 6)
