@@ -243,7 +243,8 @@ def emulated(board: str) -> Path:
     mpy_cross()
     image = BUILD / board.lower() / "firmware.elf"
     folder = HERE / "boards" / board
-    ours = max((path.stat().st_mtime for path in folder.rglob("*")), default=0.0)
+    files = [*folder.rglob("*"), *folder.parent.glob("*.*")]
+    ours = max((path.stat().st_mtime for path in files), default=0.0)
     if image.is_file() and image.stat().st_mtime > ours:
         return image
     print(f"building MicroPython for {board}")

@@ -1,17 +1,13 @@
-/* What boards have and the qemu port of MicroPython leaves alone: the floating point unit, a clock,
- * whether the serial line has a byte, and files that are mounted at start. */
-#include <stdint.h>
-
-#include "py/mphal.h"
+/* Besides what hal.c needs: the floating point unit, and files that are mounted at start. */
+#include "board.h"
 #include "py/runtime.h"
-#include "py/stream.h"
 #include "shared/runtime/pyexec.h"
 
 #define COPROCESSORS ((volatile uint32_t *)0xE000ED88u)
 #define UART_STATE   ((volatile uint32_t *)0x40004004u)
 #define TIMER        ((volatile uint32_t *)0x40000000u) /* control, value, reload */
 
-enum { UART_RX_FULL = 2, TIMER_ON = 1, TICKS_PER_US = 25 };
+enum { UART_RX_FULL = 2, TIMER_ON = 1 };
 
 void __real_uart_init(void);
 void __wrap_uart_init(void);
@@ -21,7 +17,6 @@ int __real_pyexec_raw_repl(void);
 int __wrap_pyexec_raw_repl(void);
 int __real_pyexec_friendly_repl(void);
 int __wrap_pyexec_friendly_repl(void);
-uintptr_t __wrap_mp_hal_stdio_poll(uintptr_t wanted);
 
 /* The first function that start-up calls. */
 void __wrap_uart_init(void)
@@ -63,54 +58,16 @@ int __wrap_pyexec_friendly_repl(void)
     return __real_pyexec_friendly_repl();
 }
 
-uintptr_t __wrap_mp_hal_stdio_poll(uintptr_t wanted)
+bool board_has_byte(void)
 {
-    uintptr_t ready = MP_STREAM_POLL_WR;
-
-    if ((*UART_STATE & UART_RX_FULL) != 0) {
-        ready |= MP_STREAM_POLL_RD;
-    }
-    return ready & wanted;
+    return (*UART_STATE & UART_RX_FULL) != 0;
 }
 
-/* Ticks since power-on. The timer counts down and wraps after 171 s: it must be read more often. */
-static uint64_t ticks(void)
+/* The timer counts down and wraps after 171 s: it must be read more often. */
+uint64_t board_ticks(void)
 {
     static uint64_t total;
 
     total += (uint32_t)(UINT32_MAX - TIMER[1] - (uint32_t)total);
     return total;
-}
-
-mp_uint_t mp_hal_ticks_cpu(void)
-{
-    return (mp_uint_t)ticks();
-}
-
-mp_uint_t mp_hal_ticks_us(void)
-{
-    return (mp_uint_t)(ticks() / TICKS_PER_US);
-}
-
-mp_uint_t mp_hal_ticks_ms(void)
-{
-    return (mp_uint_t)(ticks() / (1000 * TICKS_PER_US));
-}
-
-uint64_t mp_hal_time_ns(void)
-{
-    return ticks() * (1000 / TICKS_PER_US);
-}
-
-void mp_hal_delay_us(mp_uint_t us)
-{
-    uint64_t end = ticks() + (uint64_t)us * TICKS_PER_US;
-
-    while (ticks() < end) {
-    }
-}
-
-void mp_hal_delay_ms(mp_uint_t ms)
-{
-    mp_hal_delay_us(1000 * ms);
 }

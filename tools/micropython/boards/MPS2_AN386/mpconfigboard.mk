@@ -5,13 +5,13 @@ QEMU_MACHINE = mps2-an386
 CFLAGS += -mthumb -mcpu=cortex-m4 -mfpu=fpv4-sp-d16 -mfloat-abi=hard
 CFLAGS += -DQEMU_SOC_MPS2
 CFLAGS += -DMICROPY_HW_MCU_NAME='"Cortex-M4"'
-CFLAGS += -DMP_CONFIGFILE='"$(BOARD_DIR)/config.h"'
+include $(dir $(BOARD_DIR))boards.mk
+CFLAGS += -DBOARD_TICKS_PER_US=25
 MICROPY_VFS_LFS2 = 1
 # board.c stands in front of these.
 comma := ,
-WRAPPED = uart_init mp_hal_stdio_poll mp_init pyexec_raw_repl pyexec_friendly_repl
+WRAPPED = uart_init mp_init pyexec_raw_repl pyexec_friendly_repl
 LDFLAGS += $(addprefix -Wl$(comma)--wrap=,$(WRAPPED))
-SRC_C += $(BOARD_DIR)/board.c
 
 LDSCRIPT = mcu/arm/mps2.ld
 LDFLAGS += -T $(BOARD_DIR)/discard.ld

@@ -1,7 +1,5 @@
 # QEMU's virt as the qemu port of MicroPython has it, with what boards have and the port leaves out.
 include boards/VIRT_RV32/mpconfigboard.mk
+include $(dir $(BOARD_DIR))boards.mk
 
-CFLAGS += -DMP_CONFIGFILE='"$(BOARD_DIR)/config.h"'
-# board.c stands in front of this.
-LDFLAGS += -Wl,--wrap=mp_hal_stdio_poll
-SRC_C += $(BOARD_DIR)/board.c
+CFLAGS += -DBOARD_TICKS_PER_US=10
