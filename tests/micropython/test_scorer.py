@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 import random
 import shutil
@@ -38,6 +39,22 @@ def score(library: Path, frames: list[str], kind: int = 0, model: Path = DIGITS 
     return execute(library, _SCORE, str(model), str(kind), json.dumps(frames))
 
 
+@pytest.fixture
+def assert_as_on_the_host(library):
+    """Compares the scores of raw frames on the interpreter with those of the host's core."""
+
+    def check(path: Path, frames: np.ndarray, kind: wire.ScoreKind | None = None) -> None:
+        model = Model(path.read_bytes())
+        encoded = [base64.b64encode(frame.tobytes()).decode() for frame in frames]
+        rows = score(library, encoded, int(kind or 0), path)
+        assert len(rows) == len(frames) > 0
+        for (row, _, _, _), frame in zip(rows, frames, strict=True):
+            shaped = frame.reshape(model.frame_shape)
+            assert tuple(row[:6]) == dataclasses.astuple(model.score(shaped, kind))
+
+    return check
+
+
 @pytest.mark.slow
 def test_a_firmware_with_the_module_in_it_needs_no_native_one(library, tmp_path):
     bare = shutil.copytree(library, tmp_path / "lib", ignore=shutil.ignore_patterns("native*"))
@@ -61,39 +78,16 @@ def test_the_shared_vectors_bit_for_bit(library):
 
 
 @pytest.mark.parametrize("kind", [1, 2, 3, 4, 6, 7])
-def test_every_score_equals_the_host_core(library, kind):
-    model = Model((DIGITS / "model.drip").read_bytes())
-    raw = [bytes(byte % 17 for byte in random.Random(n).randbytes(64)) for n in range(40)]
-    rows = score(library, [base64.b64encode(frame).decode() for frame in raw], kind)
-    for (row, _, _, _), frame in zip(rows, raw, strict=True):
-        pixels = np.frombuffer(frame, np.uint8).reshape(model.frame_shape)
-        host = model.score(pixels, wire.ScoreKind(kind))
-        assert row[:6] == [
-            host.raw,
-            host.percentile,
-            host.class_1,
-            host.class_2,
-            host.logit_1,
-            host.logit_2,
-        ]
+def test_every_score_equals_the_host_core(assert_as_on_the_host, kind):
+    raw = b"".join(random.Random(n).randbytes(64) for n in range(40))
+    frames = np.frombuffer(raw, np.uint8).reshape(40, 64) % 17
+    assert_as_on_the_host(DIGITS / "model.drip", frames, wire.ScoreKind(kind))
 
 
-def test_a_model_that_hears_scores_raw_sound(library, tmp_path):
+def test_a_model_that_hears_scores_raw_sound(assert_as_on_the_host, tmp_path):
     path = tmp_path / "hearing.drip"
     path.write_bytes(hearing.hearing())
-    model = Model(path.read_bytes())
-    clips = hearing.clips(6)
-    rows = score(library, [base64.b64encode(clip.tobytes()).decode() for clip in clips], 0, path)
-    for (row, _, _, _), clip in zip(rows, clips, strict=True):
-        host = model.score(clip[:, None])
-        assert row[:6] == [
-            host.raw,
-            host.percentile,
-            host.class_1,
-            host.class_2,
-            host.logit_1,
-            host.logit_2,
-        ]
+    assert_as_on_the_host(path, hearing.clips(6))
 
 
 _LOCKED = """
