@@ -272,7 +272,7 @@ def run_demo(
     write_atomic(blob_file, lambda file: file.write(initial.blob))
     with launch_native(card=card, flash=flash, model=blob_file) as device:
         with connect(device.url) as client:
-            run = _run_device(demo, client, parts, initial)
+            run = _run_device(demo, client, parts)
         arms, curve = _retrain(demo, parts, initial, run)
         with connect(device.url) as client:
             pushed = _push(demo, client, parts, arms["retrained"])
@@ -316,7 +316,7 @@ class DeviceRun:
     acknowledged: int
 
 
-def _run_device(demo: Demo, client: Client, parts: Splits, initial: Arm) -> DeviceRun:
+def _run_device(demo: Demo, client: Client, parts: Splits) -> DeviceRun:
     client.config_set({wire.Config.SEED: demo.seed + 1})
     with demo.stage("feed the stream to the device") as on_progress:
         results = []

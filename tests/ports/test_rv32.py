@@ -113,7 +113,7 @@ def test_the_reference_model_is_equal_on_rv32(tmp_path: Path) -> None:
     print(f"digits on rv32imc: {max(spent)} instructions")
 
 
-def script(blob: bytes, frames: Any, card: bytes, push: bytes) -> bytes:
+def script(frames: Any, card: bytes, push: bytes) -> bytes:
     """A card, then what a host says: settings, frames, all of the log, another model, frames."""
     requests: list[tuple[int, int, bytes]] = []
 
@@ -213,7 +213,7 @@ def test_a_whole_device_is_equal_on_rv32(
     # Another id, so that the push is a change.
     push = blob[:64] + b"PUSH" + blob[68:]
     push = push[:12] + zlib.crc32(push[16:]).to_bytes(4, "little") + push[16:]
-    inputs = script(blob, frames, (tmp_path / "card.img").read_bytes(), push)
+    inputs = script(frames, (tmp_path / "card.img").read_bytes(), push)
     built = tmp_path_factory.getbasetemp()
     lines = emulate("rv32", tmp_path, objects("rv32", built), blob, inputs)
     spent = [int(words.pop(), 16) for words in lines if words[0] == "card"]

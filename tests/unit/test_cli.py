@@ -84,9 +84,7 @@ def test_a_defect_says_how_to_report_it(capsys: pytest.CaptureFixture[str]) -> N
     assert "Traceback" not in printed
 
 
-def test_debug_shows_the_traceback(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     missing = str(tmp_path / "none.toml")
     for arguments in (
         ["--debug", "train", "--config", missing],

@@ -425,7 +425,7 @@ def test_a_file_with_a_layer_of_ones_own(
 
 @with_tensorflow
 def test_frames_without_labels_are_enough_to_convert(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     model = own.shake(own.sequential())

@@ -92,7 +92,7 @@ def layout(name: str, spec: dict[str, Any], known: dict[str, Struct]) -> Struct:
     return Struct(name, spec["doc"], tuple(fields), offset, widest)
 
 
-def c_header(doc: dict[str, Any], structs: dict[str, Struct], digest: int) -> str:
+def c_header(doc: dict[str, Any], structs: dict[str, Struct]) -> str:
     """wire.h: enums and structs only, so that cffi can read it."""
     out = [
         f"/* {NOTE} */",
@@ -265,7 +265,7 @@ def main(argv: list[str]) -> int:
     doc, structs, digest = load()
     spec = ROOT / "docs/SPEC.md"
     files = {
-        ROOT / "firmware/core/include/drip/wire.h": c_header(doc, structs, digest),
+        ROOT / "firmware/core/include/drip/wire.h": c_header(doc, structs),
         ROOT / "firmware/core/src/wire.c": c_source(structs, digest),
         ROOT / "host/drip/wire.py": py_module(doc, structs, digest),
         spec: splice(spec, spec_tables(doc, structs)),

@@ -69,8 +69,6 @@ typedef struct {
 #define NVIC_IPR(irq)   (*(volatile uint8_t *)(0xE000E400U + (irq)))
 
 enum {
-    RCC_CR_HSION = 1 << 0,
-    RCC_CR_HSIRDY = 1 << 1,
     RCC_CR_HSEON = 1 << 16,
     RCC_CR_HSERDY = 1 << 17,
     RCC_CR_HSEBYP = 1 << 18,
@@ -101,13 +99,10 @@ enum {
     SPI_CR1_SSI = 1 << 8,
     SPI_CR1_SSM = 1 << 9,
     SPI_SR_RXNE = 1 << 0,
-    SPI_SR_TXE = 1 << 1,
-    SPI_SR_BSY = 1 << 7,
 
     FLASH_ACR_PRFTEN = 1 << 8,
     FLASH_ACR_ICEN = 1 << 9,
     FLASH_ACR_DCEN = 1 << 10,
-    FLASH_ACR_ICRST = 1 << 11,
     FLASH_ACR_DCRST = 1 << 12,
     FLASH_SR_ERRORS = 0xF2,
     FLASH_SR_BSY = 1 << 16,
@@ -122,8 +117,7 @@ enum {
 
     SYSTICK_ENABLE = 1,
     SYSTICK_INTERRUPT = 2,
-    SYSTICK_CPU_CLOCK = 4,
-    SYSTICK_WRAPPED = 1 << 16
+    SYSTICK_CPU_CLOCK = 4
 };
 
 #define FLASH_CR_LOCK (1U << 31)

@@ -122,7 +122,6 @@ def format_mounted(
                 )
             return _write_log(
                 paths,
-                region.blocks,
                 log_superblocks(
                     region.blocks,
                     unit_bytes or default_unit(size),
@@ -172,9 +171,7 @@ def _look(device: IO[bytes], mount: Mount) -> Region:
     return find_region(device, mount.device, device.seek(0, os.SEEK_END) // BLOCK)
 
 
-def _write_log(
-    paths: list[Path], blocks: int, log: tuple[Superblock, dict[int, bytes]]
-) -> Superblock:
+def _write_log(paths: list[Path], log: tuple[Superblock, dict[int, bytes]]) -> Superblock:
     newest, contents = log
     for block, content in contents.items():
         at = block * BLOCK

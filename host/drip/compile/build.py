@@ -117,7 +117,7 @@ def compile_model(
     program = pack_program(program)
     plan = plan_arena(program, tuple(keep))
     classes = _classes(program.values[logits], metadata, spec, cam)
-    meta = _meta(metadata, program, plan, source_name, parent, training_hashes)
+    meta = _meta(metadata, source_name, parent, training_hashes)
     assembly = _Assembly(graph, program, plan, logits, head, classes)
     scaling = _scaling(graph, program, metadata, spec)
     if spec is not None and spec.frame_shape:
@@ -436,8 +436,6 @@ def read_sketch(text: str) -> set[bytes]:
 
 def _meta(
     metadata: dict[str, Any],
-    program: Program,
-    plan: Plan,
     source_name: str,
     parent: str,
     training_hashes: Sequence[bytes] | None,

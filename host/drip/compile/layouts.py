@@ -12,7 +12,7 @@ of a pair are the 8 bytes ``a0 b0 a2 b2 a1 b1 a3 b3``.
 zeros to a multiple of 4 taps, each four stored as ``t0 t2 t1 t3``. A kernel that is one wide over a
 tensor that is one wide is stored as its transpose: one row of ``kernel_h`` taps.
 
-The same rules in C: firmware/core/src/kernels/layouts.h.
+The same rules in C: firmware/core/src/kernels/layouts.h and packed_pairs.c.
 """
 
 from __future__ import annotations

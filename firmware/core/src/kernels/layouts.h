@@ -12,16 +12,8 @@ static inline uint32_t drip_layout_row(uint32_t taps)
     return (taps + 3U) & ~3U;
 }
 
-/* PAIRS: where the weight of (channel, row ky, tap kx * in_c + ic) lies. `row` = drip_layout_row. */
-static inline uint32_t drip_layout_pairs(uint32_t channel, uint32_t kernel_h, uint32_t row,
-                                         uint32_t ky, uint32_t tap)
-{
-    uint32_t group = ((channel >> 1) * kernel_h + ky) * row + (tap & ~3U);
-    return group * 2U + (tap & 1U) * 4U + (tap & 2U) + (channel & 1U);
-}
-
-/* PLANES: where the weight of (channel, row ky, tap kx) lies. A one-wide kernel over a one-wide
- * tensor is stored transposed: kernel_h = 1, ky = 0, tap = ky of the kernel. */
+/* PLANES: where the weight of (channel, row ky, tap kx) lies; `row` = drip_layout_row. A one-wide
+ * kernel over a one-wide tensor is stored transposed: kernel_h = 1, ky = 0, tap = ky of the kernel. */
 static inline uint32_t drip_layout_planes(uint32_t channel, uint32_t kernel_h, uint32_t row,
                                           uint32_t ky, uint32_t tap)
 {
