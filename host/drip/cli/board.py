@@ -215,7 +215,7 @@ def _result_figures(result: wire.Result) -> dict[str, object]:
 
 
 def _score_table(results: list[wire.Result]) -> Table:
-    columns = ("frame", "class", "runner-up", "logits", "raw score", "percentile", "would keep")
+    columns = ("frame", "class", "runner-up", "logits", "raw score", "percentile")
     table = Table(*columns)
     for number, item in enumerate(results[:_ROWS]):
         table.add_row(
@@ -225,7 +225,6 @@ def _score_table(results: list[wire.Result]) -> Table:
             f"{item.logit_1}, {item.logit_2}",
             str(item.raw_score),
             units.percent(item.percentile, 65535),
-            "yes" if item.keep else "no",
         )
     if len(results) > _ROWS:
         table.caption = f"the first {_ROWS} of {len(results)}"
