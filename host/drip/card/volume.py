@@ -23,7 +23,6 @@ __all__ = ["BLOCK", "LogFile", "Region", "Volume", "find_region", "find_volume",
 BLOCK = wire.BLOCK_BYTES
 _PARTITION_TYPES = frozenset({0x04, 0x06, 0x07, 0x0B, 0x0C, 0x0E})
 _MAX_DIRECTORY_BLOCKS = 8192
-_MAX_FILES = 100
 _MAGIC = wire.SUPERBLOCK_MAGIC.to_bytes(4, "little")
 _NO_FILES_HINT = "make them with: drip card format"
 _FRAGMENTED_HINT = (

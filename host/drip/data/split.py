@@ -29,11 +29,6 @@ class Splits:
     stream: Dataset
     test: Dataset
 
-    @property
-    def seed_set(self) -> Dataset:
-        """All labelled data that exists before the device runs."""
-        return Dataset.concat(self.fit, self.calibration)
-
 
 def split(
     dataset: Dataset,
