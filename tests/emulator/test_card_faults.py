@@ -94,8 +94,10 @@ def test_a_power_cut(session: tuple[Path, int], tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
-def test_200_power_cuts(session: tuple[Path, int], tmp_path: Path) -> None:
-    run_cuts(session, tmp_path, 200, random.SystemRandom().getrandbits(32))
+def test_200_power_cuts(
+    session: tuple[Path, int], tmp_path: Path, pytestconfig: pytest.Config
+) -> None:
+    run_cuts(session, tmp_path, 200, int(pytestconfig.getoption("hypothesis_seed")))
 
 
 @pytest.mark.slow

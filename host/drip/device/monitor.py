@@ -173,7 +173,7 @@ def describe(reading: Reading) -> dict[str, object]:
     if status.powered_s:
         lines["powered, all boots"] = f"{units.duration(status.powered_s)} (as the card has it)"
     if status.queue_high_water:
-        lines["longest queue"] = f"{status.queue_high_water} frames"
+        lines["longest queue, frames"] = str(status.queue_high_water)
     if status.records_evicted:
         lines["evicted"] = f"{status.records_evicted} records made room for others"
     if status.log_damaged:
