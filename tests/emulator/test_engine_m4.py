@@ -27,8 +27,11 @@ from drip.wire import Op, ScoreKind, Section
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "unit"))
+sys.path.insert(0, str(ROOT / "tests" / "core"))
 
 import tflite_builder as tb  # noqa: E402 - beside the unit tests
+from drip._core import ffi, lib  # noqa: E402
+from nets import Engine, Net  # noqa: E402 - beside the core tests
 from random_models import models  # noqa: E402
 
 _MISSING = [tool for tool in (engine.COMPILER, engine.EMULATOR) if shutil.which(tool) is None]
@@ -220,6 +223,47 @@ def test_wrong_score_of_the_target_is_noticed(
 
     monkeypatch.setattr(engine._Run, "parse", spoiled)
     with pytest.raises(VerifyError, match="score of input 0 differs"):
+        target.measure("digits", digits)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [(8, 8, 1), (28, 28, 1), (32, 32, 3), (7, 11, 2), (49, 10, 1), (3, 9, 1), (16, 16, 1),
+     (128, 1, 3), (90, 1, 3), (20, 1, 1), (50, 1, 6), (50, 1, 5), (33, 1, 4), (17, 1, 2),
+     (13, 1, 14), (40, 1, 14), (40, 1, 15), (1, 9, 9), (1, 1, 30), (1, 1, 4), (1, 5, 1)],
+)  # fmt: skip
+def test_pictures_of_inputs_are_equal(target: engine.Target, shape: tuple[int, int, int]) -> None:
+    net = Net()
+    x, out = net.tensor(*shape), net.tensor(*shape)
+    net.op(Op.REQUANTIZE, x, out, mult0=1 << 30, shift0=1)
+    blob = net.blob(out)
+    host = Engine(blob)
+    rng = np.random.default_rng(3)
+    frames = np.stack(
+        [rng.integers(a, b, shape).astype(np.int8) for a, b in ((-128, 128), (90, 128), (-128, 9))]
+    )
+    name = "picture" + "x".join(map(str, shape))
+    image, _ = target._link(name, blob, frames, net.arena)
+    looks = engine._Run.parse(name, engine._emulate(image)).looks
+    for number, frame in enumerate(frames):
+        ffi.memmove(lib.drip_nn_input(host.nn), frame.tobytes(), frame.size)
+        thumb = ffi.new("drip_thumb_t *")
+        lib.drip_policy_thumb(host.nn, thumb)
+        assert looks[number] == zlib.crc32(bytes(ffi.buffer(thumb)))
+
+
+def test_wrong_picture_of_the_target_is_noticed(
+    target: engine.Target, digits: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parse = engine._Run.parse
+
+    def spoiled(name: str, output: str) -> engine._Run:
+        run = parse(name, output)
+        run.looks[0] ^= 1
+        return run
+
+    monkeypatch.setattr(engine._Run, "parse", spoiled)
+    with pytest.raises(VerifyError, match="picture of input 0 differs"):
         target.measure("digits", digits)
 
 

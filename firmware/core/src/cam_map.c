@@ -84,6 +84,40 @@ static inline const int16_t *row_at(const drip_cam_t *cam, uint32_t name)
 #endif
 }
 
+#ifdef DRIP_DSP
+
+/* Low halfwords of two words, and high ones. */
+static inline uint32_t low_halves(uint32_t a, uint32_t b)
+{
+    uint32_t pair;
+    __asm("pkhbt %0, %1, %2, lsl #16" : "=r"(pair) : "r"(a), "r"(b));
+    return pair;
+}
+
+static inline uint32_t high_halves(uint32_t a, uint32_t b)
+{
+    uint32_t pair;
+    __asm("pkhtb %0, %2, %1, asr #16" : "=r"(pair) : "r"(a), "r"(b));
+    return pair;
+}
+
+/* Weights of four units where they are active, 0 of any other: two pairs. */
+static inline void four_weights(const int8_t *unit, uint32_t zeros, const int8_t *dense,
+                                uint32_t pair[2])
+{
+    uint32_t four = drip_dsp_word(dense), idle;
+    __asm("ssub8 %1, %2, %3\n\t" /* says which are not above zero */
+          "sel %0, %4, %0"
+          : "+r"(four), "=&r"(idle)
+          : "r"(zeros), "r"(drip_dsp_word(unit)), "r"(0)
+          : "cc");
+    const uint32_t even = drip_dsp_even(four), odd = drip_dsp_odd(four);
+    pair[0] = low_halves(even, odd);
+    pair[1] = high_halves(even, odd);
+}
+
+#endif
+
 /* Weight of an active unit, 0 of any other. */
 static inline uint32_t weight_of(int32_t value, int32_t zero, const int8_t *dense,
                                  const int16_t *handed, uint32_t h)
@@ -103,7 +137,20 @@ static drip_cam_units_t *collect_units(const drip_cam_t *cam, int c, drip_cam_un
     const int8_t *dense = handed != NULL ? NULL : cam->dense + (uint32_t)c * hidden;
     const int16_t *row = cam->table;
     const int32_t zero = desc->zero_point;
-    for (uint32_t h = 0; h < hidden; h += 2, row += step) {
+    uint32_t h = 0;
+#ifdef DRIP_DSP
+    const uint32_t zeros = ((uint32_t)zero & 0xFFu) * 0x01010101U;
+    for (; dense != NULL && h + 4 <= hidden; h += 4) {
+        uint32_t pair[2];
+        four_weights(unit + h, zeros, dense + h, pair);
+        for (uint32_t i = 0; i < 2; i++, row += step) {
+            units->row = row_name(cam, row);
+            units->dense = pair[i];
+            units += pair[i] != 0;
+        }
+    }
+#endif
+    for (; h < hidden; h += 2, row += step) {
         uint32_t both = weight_of(unit[h], zero, dense, handed, h);
         if (h + 1 < hidden)
             both |= weight_of(unit[h + 1], zero, dense, handed, h + 1) << 16;
@@ -127,6 +174,8 @@ static int32_t sum_units(const drip_cam_t *cam, const drip_cam_units_t *units,
     return sum;
 }
 
+#ifndef DRIP_DSP
+
 /* As sum_units, of four channels. */
 static void sum_four(const drip_cam_t *cam, const drip_cam_units_t *units,
                      const drip_cam_units_t *end, uint32_t k, int32_t sums[4])
@@ -146,6 +195,8 @@ static void sum_four(const drip_cam_t *cam, const drip_cam_units_t *units,
     sums[3] = s3;
 }
 
+#endif
+
 static void put(int16_t *weight, int32_t value, int minus)
 {
     *weight = (int16_t)(minus ? *weight - value : value);
@@ -153,25 +204,10 @@ static void put(int16_t *weight, int32_t value, int minus)
 
 #ifdef DRIP_DSP
 
-/* Where channel i of a four lies. */
+/* Where channel i lies. */
 static inline uint32_t place(uint32_t i)
 {
-    return (i & 1u) * 2u + i / 2u;
-}
-
-/* Low halfwords of two words, and high ones. */
-static inline uint32_t low_halves(uint32_t a, uint32_t b)
-{
-    uint32_t pair;
-    __asm("pkhbt %0, %1, %2, lsl #16" : "=r"(pair) : "r"(a), "r"(b));
-    return pair;
-}
-
-static inline uint32_t high_halves(uint32_t a, uint32_t b)
-{
-    uint32_t pair;
-    __asm("pkhtb %0, %2, %1, asr #16" : "=r"(pair) : "r"(a), "r"(b));
-    return pair;
+    return (i & ~3u) + (i & 1u) * 2u + (i & 2u) / 2u;
 }
 
 /* Channels 0 and 2, then 1 and 3 of a four. */
@@ -190,13 +226,6 @@ static void direct_four(int16_t *weight, const int16_t *row, int minus)
 {
     const uint32_t w01 = drip_dsp_word(row), w23 = drip_dsp_word(row + 2);
     put_four(weight, low_halves(w01, w23), high_halves(w01, w23), minus);
-}
-
-#else
-
-static inline uint32_t place(uint32_t i)
-{
-    return i;
 }
 
 #endif
@@ -231,18 +260,19 @@ static void set_hidden(const drip_cam_t *cam, int c, drip_cam_units_t *units, in
         k = channels & ~7u;
     }
     /* The rows of the units have moved on to channel k. */
-    const uint32_t moved = k;
+    for (uint32_t i = 0; k + i < channels; i++)
+        put(weights + k + (k + (i | 3u) < channels ? place(i) : i),
+            sum_units(cam, units, end, i) >> shift, minus);
 #else
-    const uint32_t moved = 0;
-#endif
     for (; k + 4 <= channels; k += 4) {
         int32_t sums[4];
-        sum_four(cam, units, end, k - moved, sums);
+        sum_four(cam, units, end, k, sums);
         for (uint32_t i = 0; i < 4; i++)
-            put(weights + k + place(i), sums[i] >> shift, minus);
+            put(weights + k + i, sums[i] >> shift, minus);
     }
     for (; k < channels; k++)
-        put(weights + k, sum_units(cam, units, end, k - moved) >> shift, minus);
+        put(weights + k, sum_units(cam, units, end, k) >> shift, minus);
+#endif
 }
 
 static void set_class(const drip_cam_t *cam, int c, void *scratch, int minus)

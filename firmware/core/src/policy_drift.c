@@ -12,12 +12,9 @@ enum {
     SHARE_SCALE = 255,
 };
 
-static uint32_t total_of(const uint16_t *counts, uint32_t bins)
+static const uint16_t *count_at(const uint16_t *counts, uint32_t step, uint32_t i)
 {
-    uint32_t total = 0;
-    for (uint32_t i = 0; i < bins; i++)
-        total += counts[i];
-    return total;
+    return (const void *)((const uint8_t *)counts + i * step);
 }
 
 /* (a - e) ln(a / e) / ln 2, x 2^(16 + DRIP_LOG2_BITS). */
@@ -29,38 +26,32 @@ static int64_t term(uint32_t count, uint32_t total, uint32_t expected)
     return (int64_t)((int32_t)share - (int32_t)expected) * (drip_log2(share) - drip_log2(expected));
 }
 
-static uint32_t index_of(int64_t sum)
+/* The index of counts that lie `step` bytes apart. */
+__attribute__((noinline)) static uint32_t index_of(const uint16_t *counts, uint32_t step,
+                                                   const uint16_t *shares, uint32_t bins)
 {
+    uint32_t total = 0;
+    int64_t sum = 0;
+    for (uint32_t i = 0; i < bins; i++)
+        total += *count_at(counts, step, i);
+    for (uint32_t i = 0; total != 0 && i < bins; i++)
+        sum += term(*count_at(counts, step, i), total, shares[i]);
     return (uint32_t)((sum * LN2_1000) >> (16 + DRIP_LOG2_BITS));
 }
 
 uint32_t drip_policy_psi(const uint16_t *counts, const uint16_t *shares, uint32_t bins)
 {
-    const uint32_t total = total_of(counts, bins);
-    int64_t sum = 0;
-    for (uint32_t i = 0; total != 0 && i < bins; i++)
-        sum += term(counts[i], total, shares[i]);
-    return index_of(sum);
-}
-
-/* Of the predicted classes. */
-static uint32_t class_index(const drip_policy_t *policy, const uint16_t *shares)
-{
-    uint32_t total = 0;
-    int64_t sum = 0;
-    for (uint32_t c = 0; c < policy->class_count; c++)
-        total += policy->classes[c].seen;
-    for (uint32_t c = 0; total != 0 && c < policy->class_count; c++)
-        sum += term(policy->classes[c].seen, total, shares[c]);
-    return index_of(sum);
+    return index_of(counts, sizeof *counts, shares, bins);
 }
 
 /* Counts of the past count for less and less. */
 static void halve(drip_policy_t *policy)
 {
-    for (uint32_t i = 0; i < DRIP_HISTOGRAM_BINS; i++)
+    policy->window = 0;
+    for (uint32_t i = 0; i < DRIP_HISTOGRAM_BINS; i++) {
         policy->histogram[i] >>= 1;
-    policy->window = (uint16_t)total_of(policy->histogram, DRIP_HISTOGRAM_BINS);
+        policy->window = (uint16_t)(policy->window + policy->histogram[i]);
+    }
     for (uint32_t c = 0; c < DRIP_MAX_CLASSES; c++) {
         policy->classes[c].seen >>= 1;
         policy->classes[c].kept >>= 1;
@@ -73,9 +64,11 @@ void drip_policy_drift(drip_policy_t *policy, const drip_score_t *score)
     if (policy->window < WINDOW)
         return;
     if (score->shares != NULL && policy->class_count == score->classes) {
-        policy->psi_score =
-            (uint16_t)drip_policy_psi(policy->histogram, score->shares, DRIP_HISTOGRAM_BINS);
-        policy->psi_class = (uint16_t)class_index(policy, score->shares + DRIP_HISTOGRAM_BINS);
+        policy->psi_score = (uint16_t)index_of(policy->histogram, sizeof policy->histogram[0],
+                                               score->shares, DRIP_HISTOGRAM_BINS);
+        policy->psi_class =
+            (uint16_t)index_of(&policy->classes[0].seen, sizeof policy->classes[0],
+                               score->shares + DRIP_HISTOGRAM_BINS, policy->class_count);
     }
     halve(policy);
     const uint32_t worst =

@@ -16,7 +16,7 @@ typedef struct {
     int32_t exponent;
 } scaled_t;
 
-static scaled_t scaled(uint32_t value)
+__attribute__((noinline)) static scaled_t scaled(uint32_t value)
 {
     scaled_t s = {value, 0};
     while (s.mantissa > UINT16_MAX) {

@@ -239,7 +239,7 @@ uint16_t drip_score_percentile(const int32_t *knots, int32_t raw)
 }
 
 /* How far beyond a knot, in quarters of the scores x RANK_QUARTER. */
-static int32_t beyond(uint32_t distance, uint32_t width)
+__attribute__((noinline)) static int32_t beyond(uint32_t distance, uint32_t width)
 {
     while (distance >= UINT32_MAX / RANK_QUARTER) {
         distance >>= 1;

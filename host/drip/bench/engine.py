@@ -62,6 +62,8 @@ _ASIDE = ("-Dmemset=aside_memset",)
 # Of 128 KiB; the rest is for the stack and the scratch of the score.
 ARENA_BYTES = 104 * 1024
 _SCRATCH_BYTES = 8 * 1024
+# drip_thumb_t.
+_PICTURE_BYTES = 28
 # What the bench itself calls between operators is counted by one and not by the other.
 _ESTIMATE_TOLERANCE = 0.02
 _BETWEEN_OPERATORS = 200
@@ -283,6 +285,13 @@ def _compare(name: str, model: Model, frames: NDArray[np.int8], run: _Run) -> in
             raise VerifyError(
                 f"{name}: the score of input {number} differs on the target",
                 "Grad-CAM on the target is not bit-exact: report this",
+            )
+    for number, crc in run.looks.items():
+        cells = model.thumbnail(frames[number], quantised=True).tobytes()
+        if crc != zlib.crc32(cells.ljust(_PICTURE_BYTES, b"\0")):
+            raise VerifyError(
+                f"{name}: the picture of input {number} differs on the target",
+                "the redundancy rule on the target is not bit-exact: report this",
             )
     return len(complete) * len(frames)
 
@@ -521,11 +530,12 @@ class _Run:
     scores: list[int]
     selected: list[int]
     raws: dict[int, int]
+    looks: dict[int, int]
     stacks: list[int]
 
     @classmethod
     def parse(cls, name: str, output: str) -> _Run:
-        run = cls({}, [], [], [], {}, [])
+        run = cls({}, [], [], [], {}, {}, [])
         ended = False
         for line in output.splitlines():
             kind, *numbers = line.split()
@@ -542,6 +552,8 @@ class _Run:
                 run.raws[values[0]] = values[2] - (values[2] >> 31 << 32)
             elif kind == "select":
                 run.selected.append(values[1])
+            elif kind == "look":
+                run.looks[values[0]] = values[1]
             elif kind == "stack":
                 run.stacks.append(values[0])
             ended |= kind == "end"
