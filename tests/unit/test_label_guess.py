@@ -214,11 +214,18 @@ def test_commands_of_the_store(
         == 0
     )
     assert len(json.loads((tmp_path / "out/tasks.json").read_text())) == 3
-    # The keys mean nothing there.
+    # The keys mean nothing there; the pictures do.
+    capsys.readouterr()
+    assert command("store", "import", "out", "--store", "copied", "--json", "-") == 0
+    assert json.loads(capsys.readouterr().out) == {"known_frames": 0, "labels": 1, "new_frames": 3}
+    for picture in (tmp_path / "out/frames").iterdir():
+        picture.unlink()
     assert command("store", "import", "out/tasks.json", "--store", "fresh") == 4
+    assert "--files" in capsys.readouterr().err
+    assert not (tmp_path / "fresh").exists()
     assert command("store", "export", "sorted", "--labelled", "--store", "store") == 0
     assert command("store", "import", "sorted", "--store", "fresh", "--json", "-") == 0
-    assert json.loads(capsys.readouterr().out.split("\n", 2)[2]) == {
+    assert json.loads(capsys.readouterr().out.split("\n", 1)[1]) == {
         "known_frames": 0,
         "labels": 1,
         "new_frames": 1,

@@ -20,9 +20,10 @@ from drip.data import load_npz
 from drip.errors import DataError, DripError
 from drip.store import REJECT, RecordKey, Store
 from drip.store.export import FORMS, UNLABELLED_FOLDER, Form, export_store, file_stem
-from drip.store.imports import ImportReport, frame_key, import_into
+from drip.store.imports import ImportReport, frame_key, import_files, import_into, label_from
 
 CLASSES = ("cat", "dog")
+CHOICE = {"type": "choices", "value": {"choices": ["dog"]}}
 
 
 def fill(store: Store) -> None:
@@ -55,21 +56,21 @@ def test_what_was_exported_comes_back_as_the_same_records(
 @pytest.mark.parametrize("form", FORMS)
 def test_what_was_exported_fills_another_store(store: Store, form: Form, tmp_path: Path) -> None:
     target = tmp_path / ("out.npz" if form == "npz" else "out")
-    assert export_store(store, target, form, CLASSES, labelled=True) == 2
+    assert export_store(store, target, form, CLASSES) == 4
     other = Store.open(tmp_path / "other", create=True)
-    source = target / "tasks.json" if form == "studio" else target
-    if form == "studio":
-        tasks = json.loads(source.read_text())
-        for task in tasks:
-            del task["data"]["key"]
-        source.write_text(json.dumps(tasks))
-    report = import_into(other, source)
-    assert report == ImportReport(new=2, known=0, labels=2)
-    assert import_into(other, source) == ImportReport(new=0, known=2, labels=0), "idempotent"
-    mine, theirs = store.frames(), other.frames()
-    assert {x.tobytes() for x in theirs.x} == {x.tobytes() for x in mine.x[:2]}
-    assert sorted(other.labels().values()) == ["cat", "dog"]
-    assert all(frame_key(x) == key for key, x in zip(theirs.keys, theirs.x, strict=True))
+    assert import_into(other, target) == ImportReport(new=4, known=0, labels=2)
+    assert import_into(other, target) == ImportReport(new=0, known=4, labels=0), "idempotent"
+
+    def shown(of: Store) -> list[tuple[bytes, tuple[int, ...], str | None]]:
+        frames, labels = of.frames(), of.labels()
+        rows = zip(frames.keys, frames.x, strict=True)
+        return sorted(
+            ((x.tobytes(), x.shape, labels.get(key)) for key, x in rows), key=lambda row: row[0]
+        )
+
+    assert shown(other) == [row for row in shown(store) if row[2] != REJECT]
+    keys = zip(other.frames().keys, other.frames().x, strict=True)
+    assert all(frame_key(x) == key for key, x in keys)
 
 
 def test_folders_by_class(store: Store, tmp_path: Path) -> None:
@@ -125,6 +126,69 @@ def test_tasks_of_label_studio(store: Store, tmp_path: Path) -> None:
     assert import_into(store, tmp_path / "back.json").labels == 1
     assert store.labels()[RecordKey(LOG_A, 0)] == "dog"
     assert store.labels()[RecordKey(LOG_A, 1)] == "dog"
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        "cats/a b.png",
+        "/data/upload/3/1f2e3d4c-a b.png",
+        "/data/local-files/?d=some/root/cats/a%20b.png",
+        "http://localhost:8080/data/upload/3/1f2e3d4c-a%20b.png",
+        "s3://bucket/project/cats/a b.png",
+        "C:\\pictures\\cats\\a b.png",
+        "{folder}/cats/a b.png",
+    ],
+)
+def test_pictures_as_label_studio_names_them(image: str, tmp_path: Path) -> None:
+    """A project that DRIP has never seen fills a store that is not there yet."""
+    pictures, tasks = tmp_path / "pictures", tmp_path / "downloads/project.json"
+    (pictures / "cats").mkdir(parents=True)
+    tasks.parent.mkdir()
+    for place in (pictures / "cats/a b.png", pictures / "a b.png"):
+        Image.new("L", (4, 3), 10).save(place)
+    done = {"id": 7, "annotations": [{"result": [CHOICE], "was_cancelled": False}]}
+    named = image.replace("{folder}", str(pictures))
+    tasks.write_text(json.dumps([done | {"data": {"image": named}}]))
+    with pytest.raises(DataError, match="is not in") as caught:
+        import_files(tmp_path / "store", tasks)
+    assert "--files" in caught.value.hint
+    assert not (tmp_path / "store").exists(), "no empty store is left behind"
+    report = import_files(tmp_path / "store", tasks, pictures)
+    assert report == ImportReport(new=1, known=0, labels=1)
+    data = Store.open(tmp_path / "store").dataset(CLASSES)
+    assert (data.x.tolist(), data.y.tolist()) == ([[[[10]] * 4] * 3], [1])
+
+
+@pytest.mark.parametrize("image", ["../secret.png", "/../secret.png", "x/../../secret.png"])
+def test_tasks_cannot_lead_out_of_their_folder(image: str, store: Store, tmp_path: Path) -> None:
+    Image.new("L", (4, 3), 10).save(tmp_path / "secret.png")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/tasks.json").write_text(json.dumps([{"data": {"image": image}}]))
+    with pytest.raises(DataError, match="is not in"):
+        import_into(store, tmp_path / "in")
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_labels_for_frames_that_are_there(store: Store, form: Form, tmp_path: Path) -> None:
+    """A truth array, or pictures of another project: known by their bytes, never added."""
+    truth = Store.open(tmp_path / "truth", create=True)
+    extra = record(9, frame=bytes(6), header_crc=1)
+    truth.append([record(n, log_uuid="cd" * 16) for n in (0, 3)] + [extra])
+    keys = truth.frames().keys
+    truth.append_labels(dict.fromkeys(keys[:2], "dog") | {keys[2]: "dog"}, "test")
+    target = tmp_path / ("out.npz" if form == "npz" else "out")
+    export_store(truth, target, form, CLASSES)
+    before = store.labels()
+    report = label_from(store, target)
+    changed = {key: label for key, label in store.labels().items() if before.get(key) != label}
+    assert len(store) == 5, "no frame is added"
+    assert (report.labels, report.unknown) == (len(changed), 1)
+    assert changed and set(changed.values()) == {"dog"}
+    by_key = dict(zip(store.frames().keys, (x.tobytes() for x in store.frames().x), strict=True))
+    shown = {x.tobytes() for x in truth.frames().x}
+    assert {key for key in by_key if by_key[key] in shown} == set(changed)
+    assert label_from(store, target).labels == 0, "idempotent"
 
 
 def test_pictures_of_anybody(tmp_path: Path) -> None:

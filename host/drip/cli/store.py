@@ -39,6 +39,11 @@ ModelFile = Annotated[
     Path | None, typer.Option("--model", help=".drip that gives classes their names.")
 ]
 
+Files = Annotated[
+    Path | None,
+    typer.Option(help="Folder of the pictures that a JSON names; default: where it is."),
+]
+
 _STATS = """
     SELECT device_id AS device, count(*) AS frames, CAST(sum(bytes) AS BIGINT) AS bytes,
            count(label) FILTER (label <> 'reject') AS labelled,
@@ -148,17 +153,15 @@ def import_(
         Path, typer.Argument(help="Folders by class, labels.csv, .npz, or JSON of Label Studio.")
     ],
     where: At = None,
+    files: Files = None,
     settings: Settings = None,
     json_target: Json = None,
 ) -> None:
     """Bring in frames and labels; what the store has already gets only its label."""
-    from drip.store import Store
-    from drip.store.imports import check_source, import_into
+    from drip.store.imports import import_files
 
-    # What is nothing of that must not leave an empty store behind.
-    check_source(source)
     path = config.load(settings).store.path if where is None else where
-    report = import_into(Store.open(path, create=True), source)
+    report = import_files(path, source, files)
     figures = {"new_frames": report.new, "known_frames": report.known, "labels": report.labels}
     console.tables(json_target).print(console.facts(figures))
     console.write_json(json_target, figures)
@@ -181,6 +184,7 @@ def label(
         ),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before --accept writes.")] = False,
+    files: Files = None,
     everything: Annotated[bool, typer.Option("--all", help="Labelled frames too.")] = False,
     model: ModelFile = None,
     settings: Settings = None,
@@ -191,11 +195,7 @@ def label(
         raise UsageError("--from and --accept exclude each other", "run drip label twice")
     store = _open(where, settings)
     if source is not None:
-        from drip.store.imports import import_into
-
-        figures = vars(import_into(store, source))
-        console.tables(json_target).print(console.facts(figures))
-        console.write_json(json_target, figures)
+        _from_file(store, source, files, json_target)
         return
     if model is None:
         raise UsageError("no model given", "name the one that scored the frames: --model M.drip")
@@ -203,6 +203,21 @@ def label(
         _accept(store, _classes(model), accept, yes, json_target)
         return
     _one_by_one(store, model, everything)
+
+
+def _from_file(store: Store, source: Path, files: Path | None, json_target: str | None) -> None:
+    from drip.store.imports import label_from
+
+    report = label_from(store, source, files)
+    figures = {
+        "labels written": report.labels,
+        "frames that have a label there": report.labelled,
+        "frames that have none there": report.unlabelled,
+    }
+    if report.unknown:
+        figures["not in this store, left out"] = report.unknown
+    console.tables(json_target).print(console.facts(figures))
+    console.write_json(json_target, vars(report))
 
 
 def _accept(

@@ -41,6 +41,10 @@ UNLABELLED_FOLDER = "_unlabelled"
 """Folder of frames without a label, beside those of the classes."""
 
 
+FLAT = "drip-two-axes"
+"""Text in a ``.png`` of a frame ``[h, w]``; without it grey is ``[h, w, 1]``."""
+
+
 @dataclass(frozen=True)
 class _Item:
     key: RecordKey
@@ -129,9 +133,13 @@ def _write_frame(folder: Path, item: _Item) -> str:
     content = io.BytesIO()
     picture = x.dtype == np.uint8 and x.ndim in (2, 3) and (x.ndim == 2 or x.shape[2] in (1, 3))
     if picture:
-        from PIL import Image
+        from PIL import Image, PngImagePlugin
 
-        Image.fromarray(x[:, :, 0] if x.ndim == 3 and x.shape[2] == 1 else x).save(content, "PNG")
+        about = PngImagePlugin.PngInfo()
+        if x.ndim == 2:
+            about.add_text(FLAT, "1")
+        image = Image.fromarray(x[:, :, 0] if x.ndim == 3 and x.shape[2] == 1 else x)
+        image.save(content, "PNG", pnginfo=about)
     else:
         np.save(content, x, allow_pickle=False)
     name = file_stem(item.key) + (".png" if picture else ".npy")

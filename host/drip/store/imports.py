@@ -2,18 +2,20 @@
 
 Where a frame names a record of the store, only its label is taken. Any other frame becomes a record
 of its own: in a log whose UUID follows from type and shape, under a number that follows from its
-bytes, so that the same frame is never taken twice.
+bytes, so that the same frame is never taken twice. :func:`label_from` takes labels only, and knows
+frames that name no record by their bytes.
 """
 
 from __future__ import annotations
 
 import csv
 import hashlib
-import json
+import itertools
+import os
 import uuid
 import warnings
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,12 +24,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drip.data.dataset import FRAME_DTYPES, load_npz
-from drip.errors import DataError
-from drip.store.export import UNLABELLED_FOLDER
+from drip.errors import DataError, StoreError
+from drip.store import studio
+from drip.store.export import FLAT, UNLABELLED_FOLDER
 from drip.store.rows import RecordKey, StoreRecord
 from drip.store.store import Store
 
-__all__ = ["ImportReport", "frame_key", "import_into"]
+__all__ = [
+    "ImportReport", "LabelsTaken", "frame_key", "import_files", "import_into", "label_from",
+]  # fmt: skip
 
 _NAMESPACE = uuid.UUID("b8a2a9b5-4d07-5c0e-9d4c-0f6f3a1f5f52")
 _NO_CLASS = 0xFFFF
@@ -52,42 +57,134 @@ class ImportReport:
 
 
 @dataclass(frozen=True)
+class LabelsTaken:
+    """What labels from a file did.
+
+    Attributes:
+        labels: Label events written; a label that a frame has already is not written again.
+        labelled: Frames of the store that the source names or shows, with a label.
+        unlabelled: The same without one.
+        unknown: Frames of the source that the store does not have.
+    """
+
+    labels: int
+    labelled: int
+    unlabelled: int
+    unknown: int
+
+
+@dataclass(frozen=True)
 class _Found:
-    """A frame or the name of one, and its label."""
+    """A frame or the name of one, and its label.
+
+    Attributes:
+        key: Record that it says to be.
+        label: What it shows.
+        file: Where the frame is, once the key is found not to do.
+        x: The frame itself.
+    """
 
     key: RecordKey | None
     label: str | None
-    file: Path | None = None
+    file: Path | Callable[[], Path] | None = None
     x: NDArray[Any] | None = None
 
 
-def check_source(source: Path) -> None:
-    """See whether anything can be read there, without a store.
+def import_files(
+    where: str | os.PathLike[str], source: Path, files: Path | None = None
+) -> ImportReport:
+    """As :func:`import_into`, into a store that is made when the source proves to be one.
+
+    Args:
+        where: Of the store.
+        source: As there.
+        files: As there.
 
     Raises:
-        DataError: As :func:`import_into`.
+        DataError: As there; a store that was not there is not there now either, where not even the
+            first frames could be read.
+        StoreError: As there, or something else is in that place.
     """
-    next(iter(_read(source)), None)
+    try:
+        store = Store.open(where)
+    except StoreError:
+        # Not yet a store: read as much as is written at once before one is made.
+        found = iter(_read(source, files))
+        first = [
+            _Found(item.key, item.label, x=_frame(item, source))
+            for item in itertools.islice(found, _BATCH)
+        ]
+        store = Store.open(where, create=True)
+        return _import(store, itertools.chain(first, found), source)
+    return import_into(store, source, files)
 
 
-def import_into(store: Store, source: Path) -> ImportReport:
+def import_into(store: Store, source: Path, files: Path | None = None) -> ImportReport:
     """Bring in frames and labels.
 
     Args:
         store: The store.
-        source: A folder of class folders, a folder with ``labels.csv`` or that file, an ``.npz``,
-            or a JSON file of Label Studio.
+        source: A folder of class folders, a folder with ``labels.csv`` or ``tasks.json`` or that
+            file, an ``.npz``, or a JSON file of Label Studio.
+        files: Folder of the pictures that a JSON file names; None: its own.
 
     Raises:
         DataError: It is nothing of that, or damaged; nothing was brought in before that was found
             but whole batches of frames, which another run finds again.
         StoreError: The store cannot be written.
     """
+    return _import(store, _read(source, files), source)
+
+
+def label_from(store: Store, source: Path, files: Path | None = None) -> LabelsTaken:
+    """Take labels for frames that a store has; frames that it does not have stay out.
+
+    Args:
+        store: The store.
+        source: As of :func:`import_into`.
+        files: As there.
+
+    Raises:
+        DataError: It is nothing of that, or damaged; no label was written.
+        StoreError: The labels cannot be written.
+    """
+    known = set(store.keys())
+    by_bytes: dict[RecordKey, list[RecordKey]] | None = None
+    labels: dict[RecordKey, str] = {}
+    unlabelled = unknown = 0
+    for found in _read(source, files):
+        if found.key in known:
+            keys = [found.key]
+        elif found.file is None and found.x is None:
+            keys = []
+        else:
+            by_bytes = _by_bytes(store) if by_bytes is None else by_bytes
+            keys = by_bytes.get(frame_key(_frame(found, source)), [])
+        if not keys:
+            unknown += 1
+        elif found.label is None:
+            unlabelled += len(keys)
+        else:
+            labels |= dict.fromkeys(keys, found.label)
+    written = store.append_labels(labels, f"import:{source.name}")
+    return LabelsTaken(written, len(labels), unlabelled, unknown)
+
+
+def _by_bytes(store: Store) -> dict[RecordKey, list[RecordKey]]:
+    """The records of a store by the key that their frames would get here."""
+    found: dict[RecordKey, list[RecordKey]] = {}
+    for frames in store.frame_groups():
+        for key, x in zip(frames.keys, frames.x, strict=True):
+            found.setdefault(frame_key(x), []).append(key)
+    return found
+
+
+def _import(store: Store, source_frames: Iterable[_Found], source: Path) -> ImportReport:
     known = set(store.keys())
     new = old = 0
     labels: dict[RecordKey, str] = {}
     batch: list[StoreRecord] = []
-    for found in _read(source):
+    for found in source_frames:
         key = found.key
         if key is None or key not in known:
             record = _record(_frame(found, source), source)
@@ -117,9 +214,11 @@ def frame_key(x: NDArray[Any]) -> RecordKey:
     return RecordKey(str(uuid.uuid5(_NAMESPACE, kind)), seq)
 
 
-def _read(source: Path) -> Iterable[_Found]:
+def _read(source: Path, files: Path | None) -> Iterable[_Found]:
     if source.is_dir():
-        listing = source / "labels.csv"
+        listing, tasks = source / "labels.csv", source / "tasks.json"
+        if tasks.is_file():
+            return _tasks(tasks, files or source)
         return _csv(listing) if listing.is_file() else _folders(source)
     if not source.is_file():
         raise DataError(f"no such file or folder: {source}", "check the path")
@@ -128,7 +227,7 @@ def _read(source: Path) -> Iterable[_Found]:
     if source.suffix == ".csv":
         return _csv(source)
     if source.suffix == ".json":
-        return _tasks(source)
+        return _tasks(source, files or source.parent)
     raise DataError(
         f"{source} is of an unknown kind", "folders by class, labels.csv, .npz, or .json"
     )
@@ -181,41 +280,9 @@ def _npz(source: Path) -> Iterator[_Found]:
         yield _Found(key, data.classes[y] if y >= 0 else None, x=x)
 
 
-def _tasks(source: Path) -> Iterator[_Found]:
-    try:
-        tasks = json.loads(source.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"cannot read {source}: no JSON", "export from Label Studio as JSON"
-        ) from error
-    if not isinstance(tasks, list):
-        raise DataError(f"{source} is no list of tasks", "export from Label Studio as JSON")
-    for n, task in enumerate(tasks):
-        where = f"{source}, task {n}"
-        data = task.get("data") if isinstance(task, dict) else None
-        if not isinstance(data, dict):
-            raise DataError(f"{where} has no data", "export from Label Studio as JSON")
-        key = _parse_key(data.get("key"), where)
-        file = None if key is not None else _inside(source.parent, data.get("image"), where)
-        yield _Found(key, _chosen(task.get("annotations"), where), file)
-
-
-def _chosen(annotations: Any, where: str) -> str | None:
-    """The class of the last annotation that was not skipped; "skipped" rejects nothing."""
-    label = None
-    try:
-        for annotation in annotations or ():
-            if annotation.get("was_cancelled"):
-                continue
-            for result in annotation["result"]:
-                choices = result.get("value", {}).get("choices")
-                if choices:
-                    label = str(choices[0])
-    except (AttributeError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{where}: annotations are not those of Label Studio", "export as JSON"
-        ) from error
-    return label
+def _tasks(source: Path, files: Path) -> Iterator[_Found]:
+    for task in studio.read_tasks(source, files):
+        yield _Found(_parse_key(task.key, task.where), task.label, task.file)
 
 
 def _parse_key(text: object, where: str) -> RecordKey | None:
@@ -254,10 +321,11 @@ def _frame(found: _Found, source: Path) -> NDArray[Any]:
             f"{source} names record {found.key}, which the store does not have",
             "name a file for it, or pull it first",
         )
-    x = _load(found.file)
+    file = found.file if isinstance(found.file, Path) else found.file()
+    x = _load(file)
     if x.dtype.name not in FRAME_DTYPES or x.ndim < 1 or x.ndim > 4 or x.size == 0:
         raise DataError(
-            f"{found.file} holds {x.dtype}{list(x.shape)}",
+            f"{file} holds {x.dtype}{list(x.shape)}",
             f"frames are {', '.join(FRAME_DTYPES)} with 1 to 4 dimensions",
         )
     return x
@@ -277,7 +345,8 @@ def _load(file: Path) -> NDArray[Any]:
                     raise ValueError(picture.mode)
                 grey = picture.mode in ("1", "L")
                 pixels = np.asarray(picture.convert("L" if grey else "RGB"))
-        return pixels[:, :, None] if grey else pixels
+                flat = picture.info.get(FLAT) is not None
+        return pixels[:, :, None] if grey and not flat else pixels
     except Exception as error:  # Pillow's decoders raise anything on damaged bytes
         raise DataError(f"cannot read {file} as a frame", "expected a picture or .npy") from error
 
