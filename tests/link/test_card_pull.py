@@ -17,7 +17,7 @@ from drip.card.pull import pull_card
 from drip.device import connect
 from drip.device.launch import launch_native, native_binary
 from drip.errors import CardError, DripError
-from drip.store import Store
+from drip.store import AppendReport, Store
 from drip.sync import sync_device
 from drip.sync.spool import SpooledLog
 from drip.wire import Config
@@ -148,7 +148,9 @@ def test_a_better_copy_in_the_spool_is_not_lost(tmp_path):
     found = pull_card(path, store)
     assert found.records < 40
     assert len(store) == 40
-    assert found.store.conflicts == 0
+    assert found.store == AppendReport(new=40), "those on the card, too, are counted once"
+    again = pull_card(path, store)
+    assert again.store == AppendReport(duplicates=found.records)
 
 
 def test_cards_without_a_log(tmp_path):

@@ -21,7 +21,14 @@ from drip.gaps import NO_GAPS, Gaps, gaps_of
 from drip.records import seal_segment_header
 from drip.store import AppendReport, Store
 from drip.sync import ingest_log
-from drip.sync.spool import LogNotes, SpooledLog, clock_notes
+from drip.sync.spool import (
+    LogNotes,
+    RecordMark,
+    SpooledLog,
+    clock_notes,
+    mark_of,
+    store_records,
+)
 
 __all__ = ["CardPullReport", "pull_card"]
 
@@ -35,7 +42,8 @@ class CardPullReport:
     Attributes:
         segments: Segments read.
         records: Intact records in them, those already in the store included.
-        store: What became of them.
+        store: What became of them and of what an earlier run had left in the spool, each counted
+            once.
         damaged: What could not be read, one line each.
         gaps: What the device has noted as missing in these segments.
     """
@@ -74,6 +82,7 @@ def pull_card(
         notes = _whole_clock(card, log)
         # What an earlier run left may be better than what the card now holds.
         added = ingest_log(store, log, 0, notes)
+        left = {mark for segment in log.segments() for mark in _marks(log, segment)}
         total = card.segment_total if on_progress is not None else 0
         for segment, data in card.segments():
             damaged += damage_of(segment)
@@ -84,13 +93,18 @@ def pull_card(
                 log.put(segment.number, _spooled(segment, data))
                 waiting += segment.parsed.end
             if waiting >= _BATCH_BYTES:
-                added += ingest_log(store, log, segment.number + 1, notes)
+                added += ingest_log(store, log, segment.number + 1, notes, left)
                 waiting = 0
             if on_progress is not None:
                 on_progress(segments, total)
         if waiting:
-            added += ingest_log(store, log, segment.number + 1, notes)
+            added += ingest_log(store, log, segment.number + 1, notes, left)
     return CardPullReport(segments, records, added, tuple(damaged), gaps)
+
+
+def _marks(log: SpooledLog, segment: int) -> list[RecordMark]:
+    parsed = log.parsed(segment)
+    return [] if parsed is None else [mark_of(row) for row in store_records(parsed, log.notes())]
 
 
 def _whole_clock(card: CardLog, log: SpooledLog) -> LogNotes | None:

@@ -9,7 +9,7 @@ next run: before the acknowledgement the device still has the segment, after it 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from drip import wire
@@ -20,7 +20,14 @@ from drip.errors import CardError, DeviceError, LinkError
 from drip.gaps import NO_GAPS, Gaps
 from drip.store import AppendReport, Store, StoreRecord
 from drip.sync.pull import Pull
-from drip.sync.spool import LogNotes, SpooledLog, clock_notes, store_records
+from drip.sync.spool import (
+    LogNotes,
+    RecordMark,
+    SpooledLog,
+    clock_notes,
+    mark_of,
+    store_records,
+)
 
 __all__ = ["SyncReport", "ingest_log", "ingest_spool", "sync_device"]
 
@@ -196,7 +203,11 @@ def _wait_for_card(client: Client) -> wire.Status:
 
 
 def ingest_log(
-    store: Store, log: SpooledLog, acked_below: int, notes: LogNotes | None = None
+    store: Store,
+    log: SpooledLog,
+    acked_below: int,
+    notes: LogNotes | None = None,
+    counted: Collection[RecordMark] = (),
 ) -> AppendReport:
     """Append what is spooled; forget the segments below ``acked_below`` once that is safe.
 
@@ -205,6 +216,7 @@ def ingest_log(
         log: Their log.
         acked_below: Segments below this need not be kept in the spool.
         notes: What is known of the whole log's clock; by default what the spooled segments say.
+        counted: Records that this run has brought already, and that no report shall count again.
     """
     if notes is None:
         found = (log.parsed(segment) for segment in log.segments())
@@ -220,7 +232,7 @@ def ingest_log(
             log.put_aside(segment)
             log.drop(segment)
             continue
-        rows += store_records(parsed, notes)
+        rows += [row for row in store_records(parsed, notes) if mark_of(row) not in counted]
         size += parsed.end
         if size >= _INGEST_BYTES:
             total += store.append(rows)

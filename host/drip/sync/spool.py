@@ -181,6 +181,15 @@ def clock_notes(notes: LogNotes, segments: Iterable[ParsedSegment]) -> LogNotes:
     return LogNotes(notes.device_id, offsets, estimates)
 
 
+RecordMark = tuple[int, int, int]
+"""Number and checksums of a record: what tells it from any other of its log."""
+
+
+def mark_of(record: StoreRecord) -> RecordMark:
+    """The mark of a record."""
+    return record.seq, record.header_crc, record.payload_crc
+
+
 def store_records(parsed: ParsedSegment, notes: LogNotes) -> list[StoreRecord]:
     """Turn the frames of a segment into rows of the store; the device's own notes are no rows.
 
