@@ -264,6 +264,8 @@ def retrain_pruned(
     resumed = 0
     if file is not None and file.exists():
         resumed = _load_checkpoint(file, model, pruned)
+        if resumed and on_progress is not None:
+            on_progress(resumed, pruned.pruner.epochs)
     steps, epochs = 0, pruned.pruner.epochs
     history: dict[str, list[float]] = {"loss": []}
 

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from drip import cli, config, errors
-from drip.data import Dataset, digits, save_npz, split
+from drip.data import Dataset, Splits, digits, save_npz, split
 from drip.device import connect, launch_native
 from drip.label import TruthLabels
 from drip.store import Store, StoreRecord
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("tensorflow") is None,
-    reason="TensorFlow is missing: pip install drip[train]",
+    reason="TensorFlow is missing: pip install .[train]",
 )
 
 
@@ -37,6 +43,35 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ):
         assert cli.main(arguments) == 0, arguments
     return folder
+
+
+@pytest.fixture(scope="module")
+def parts() -> Splits:
+    """The parts into which the commands cut the data."""
+    shares = config.Config().data
+    return split(
+        digits(),
+        seed=shares.seed,
+        fit=shares.fit,
+        calibration=shares.calibration,
+        stream=shares.stream,
+        test=shares.test,
+    )
+
+
+@pytest.fixture
+def retrain_command(project: Path, parts: Splits, tmp_path: Path) -> list[str]:
+    """`drip retrain` of a deployed model with a store of 100 labelled frames."""
+    kept = parts.stream.take(range(100))
+    store = Store.open(tmp_path / "store", create=True)
+    store.append([_record(seq, frame.tobytes()) for seq, frame in enumerate(kept.x)])
+    labels = tmp_path / "labels.csv"
+    rows = [f"{'ab' * 16}:{n},{kept.classes[y]}\n" for n, y in enumerate(kept.y)]
+    labels.write_text("key,label\n" + "".join(rows))
+    base = tmp_path / "base.drip"
+    base.write_bytes((project / "model.calibrated.drip").read_bytes())
+    command = ["retrain", str(tmp_path / "store"), "--base", str(base), "--labels", str(labels)]
+    return [*command, "--config", str(project / "drip.toml"), "--margin", "0.05"]
 
 
 def test_training_reports_what_it_measured(project: Path) -> None:
@@ -59,7 +94,7 @@ def test_the_core_answers_as_the_labels_say(
 
 @pytest.mark.skipif(
     importlib.util.find_spec("tflite_micro") is None,
-    reason="tflite-micro is missing: pip install drip[verify] (Linux x86-64)",
+    reason="tflite-micro is missing: pip install .[verify] (Linux x86-64)",
 )
 def test_every_tensor_equals_the_interpreters(
     project: Path, capsys: pytest.CaptureFixture[str]
@@ -106,18 +141,9 @@ def test_retraining_needs_a_store(project: Path, capsys: pytest.CaptureFixture[s
 
 @pytest.mark.skipif(os.name == "nt", reason="the native device needs POSIX terminals")
 def test_kept_frames_and_their_labels_train_the_next_model(
-    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    project: Path, parts: Splits, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Pulled from a board, labelled in a CSV file, trained on together with the seed."""
-    shares = config.Config().data
-    parts = split(
-        digits(),
-        seed=shares.seed,
-        fit=shares.fit,
-        calibration=shares.calibration,
-        stream=shares.stream,
-        test=shares.test,
-    )
     card, store = str(tmp_path / "card.img"), str(tmp_path / "store")
     labels, model = tmp_path / "labels.csv", tmp_path / "next.keras"
     figures = tmp_path / "next.figures"
@@ -153,29 +179,10 @@ def test_kept_frames_and_their_labels_train_the_next_model(
 
 
 def test_a_deployed_model_is_replaced_by_a_better_one_only(
-    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    retrain_command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Base, card, history; and a refusal that leaves nothing behind."""
-    shares = config.Config().data
-    parts = split(
-        digits(),
-        seed=shares.seed,
-        fit=shares.fit,
-        calibration=shares.calibration,
-        stream=shares.stream,
-        test=shares.test,
-    )
-    kept = parts.stream.take(range(100))
-    store = Store.open(tmp_path / "store", create=True)
-    store.append([_record(seq, frame.tobytes()) for seq, frame in enumerate(kept.x)])
-    labels = tmp_path / "labels.csv"
-    names = dict(zip([f"{'ab' * 16}:{n}" for n in range(len(kept))], kept.y, strict=True))
-    labels.write_text("key,label\n" + "".join(f"{k},{kept.classes[y]}\n" for k, y in names.items()))
-    base = tmp_path / "base.drip"
-    base.write_bytes((project / "model.calibrated.drip").read_bytes())
-    better = tmp_path / "better.drip"
-    command = ["retrain", str(tmp_path / "store"), "--base", str(base), "--labels", str(labels)]
-    command += ["--config", str(project / "drip.toml"), "--margin", "0.05"]
+    better, command = tmp_path / "better.drip", retrain_command
     assert cli.main([*command, "--steps", "150", "-o", str(better)]) == 0
     card = json.loads((tmp_path / "better.card.json").read_text())
     assert card["data"]["kept"] == 100 and card["acceptable"]
@@ -197,6 +204,52 @@ def test_a_deployed_model_is_replaced_by_a_better_one_only(
     assert not list(tmp_path.glob("worse*"))
     assert cli.main([*command, "--steps", "1", "-o", str(worse), "--force"]) == 0
     assert json.loads((tmp_path / "worse.card.json").read_text())["forced"] is True
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
+def test_a_stopped_retrain_goes_on_to_the_same_model(
+    retrain_command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Killed and interrupted in the middle: what comes out is bit for bit the same."""
+    command = [*retrain_command[:-1], "1.0", "--steps", "400", "-o"]
+    assert cli.main([*command, str(tmp_path / "whole.drip")]) == 0
+    stopped = tmp_path / "stopped.drip"
+    command.append(str(stopped))
+
+    def stop(kind: signal.Signals, after: int) -> tuple[int, str]:
+        """Exit code and messages of a run that gets a signal once so many epochs are saved."""
+        run = [sys.executable, "-m", "drip", *command]
+        with subprocess.Popen(run, stderr=subprocess.PIPE, text=True) as process:
+            while _saved_epochs(tmp_path / ".stopped.checkpoints") < after:
+                assert process.poll() is None, "it ended before it could be stopped"
+                time.sleep(0.01)
+            process.send_signal(kind)
+            said = process.communicate(timeout=120)[1]
+        assert not stopped.exists()
+        return process.returncode, said
+
+    code, _ = stop(signal.SIGKILL, 1)
+    assert code == -signal.SIGKILL
+    first = _saved_epochs(tmp_path / ".stopped.checkpoints")
+    code, said = stop(signal.SIGINT, first + 1)
+    assert code == 130
+    assert "the same command goes on" in said
+    second = _saved_epochs(tmp_path / ".stopped.checkpoints")
+    capsys.readouterr()
+    assert cli.main(command) == 0
+    assert f"went on from epoch {second}, where it had been stopped" in capsys.readouterr().err
+    assert stopped.read_bytes() == (tmp_path / "whole.drip").read_bytes()
+    whole_card = (tmp_path / "whole.card.json").read_text()
+    assert (tmp_path / "stopped.card.json").read_text() == whole_card
+    assert not list(tmp_path.glob(".*")), "no checkpoint is left behind"
+
+
+def _saved_epochs(folder: Path) -> int:
+    for file in folder.glob("*.npz"):
+        # Gone as soon as the training is at its end.
+        with contextlib.suppress(OSError), np.load(file) as arrays:
+            return int(arrays["data_epoch"])
+    return 0
 
 
 def _record(seq: int, frame: bytes) -> StoreRecord:

@@ -5,6 +5,9 @@ Registered by drip.cli. Every one parses, calls one function of the package and 
 
 from __future__ import annotations
 
+import contextlib
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -115,6 +118,7 @@ def retrain(
         balanced=balanced,
         robust=robust,
     )
+    checkpoints = target.parent.resolve() / f".{target.stem}.checkpoints"
     settled: dict[str, Any] = {
         "builder_name": options.builder,
         "scaling": _scaling(chosen, parts.fit),
@@ -123,14 +127,14 @@ def retrain(
         "target_ratio": chosen.policy.target_ratio,
         "margin": margin,
         "force": force,
-        "checkpoints": target.parent.resolve() / f".{target.stem}.checkpoints",
+        "checkpoints": checkpoints,
         "store": {"path": str(path), "records": len(kept_store)},
     }
     if engine == "ray":
         result = improve_on_ray(deployed, parts, kept, **settled)
     else:
         builder = load_builder(options.builder)
-        with console.progress("training") as on_progress:
+        with _resumable(checkpoints), console.progress("training") as on_progress:
             result = improve(
                 deployed, parts, kept, builder=builder, on_progress=on_progress, **settled
             )
@@ -139,12 +143,25 @@ def retrain(
     _write_bytes(target, result.blob)
     _write_bytes(target.with_suffix(".tflite"), result.tflite)
     write_card(target, result.card)
+    # What trainings on other labels had left there is of no more use.
+    shutil.rmtree(checkpoints, ignore_errors=True)
     out = console.tables(json_target)
     out.print(_comparison(result.comparison))
     for line in summary(result.card):
         out.print(line, soft_wrap=True, highlight=False)
     out.print(f"wrote {target} and its card", soft_wrap=True, highlight=False)
     console.write_json(json_target, result.card)
+
+
+@contextlib.contextmanager
+def _resumable(checkpoints: Path) -> Iterator[None]:
+    """Whoever stops a training is told that it is not lost."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if any(checkpoints.glob("*.npz")):
+            console.note("stopped; the same command goes on after the last whole epoch")
+        raise
 
 
 def _plain(
