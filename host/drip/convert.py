@@ -12,6 +12,7 @@ import json
 import os
 import re
 import tempfile
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,10 @@ def convert_file(
     if not path.is_file():
         raise ModelError(f"no such file: {path}", "pass a .keras file")
     k = keras()
+    if path.suffix == ".keras" and not zipfile.is_zipfile(path):
+        raise ModelError(
+            f"{path} is cut off, or no .keras file", "save it with model.save('name.keras')"
+        )
     try:
         with quiet_stderr():
             model = k.models.load_model(

@@ -103,3 +103,15 @@ class BuildError(DripError):
     """A board's image could not be built or uploaded."""
 
     exit_code = 13
+
+
+def install_hint(extra: str) -> str:
+    """How an optional part of DRIP is installed, for hints.
+
+    DRIP is installed from a checkout; the package ``drip`` of the package index is another
+    project's.
+
+    Args:
+        extra: Name of the extra in pyproject.toml.
+    """
+    return f"in a checkout of DRIP: pip install '.[{extra}]'"

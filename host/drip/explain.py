@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from drip import wire
 from drip.data.files import write_atomic
-from drip.errors import DataError, MissingDependencyError, UsageError
+from drip.errors import DataError, MissingDependencyError, UsageError, install_hint
 from drip.wire import Config, Drop, PolicyKind, Reason, ScoreKind
 
 if TYPE_CHECKING:
@@ -222,7 +222,7 @@ def draw(explanation: Explanation, path: str | Path) -> None:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise MissingDependencyError(
-            "matplotlib is not installed", "pip install 'drip[train]'"
+            "matplotlib is not installed", install_hint("train")
         ) from error
     kind = Path(path).suffix.lower().removeprefix(".")
     if kind not in ("png", "svg", "pdf"):

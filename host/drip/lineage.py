@@ -14,6 +14,7 @@ from typing import Any
 from drip.compile.blob import unpack_blob
 from drip.data.files import write_atomic
 from drip.errors import DripError, ModelError
+from drip.model_file import read_model
 
 __all__ = ["Ancestor", "card_path", "history", "read_card", "summary", "write_card"]
 
@@ -77,7 +78,8 @@ def read_card(model: Path, model_id: str) -> dict[str, Any] | None:
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ModelError(f"cannot read {path}: {error}", "remove it, or retrain") from error
+        reason = getattr(error, "strerror", None) or "it is no JSON"
+        raise ModelError(f"cannot read {path}: {reason}", "remove it, or retrain") from error
     # A model that was calibrated anew is another one, and what the card says of it may not hold.
     return card if isinstance(card, dict) and card.get("model_id") == model_id else None
 
@@ -128,10 +130,7 @@ def history(model: Path, folders: Iterable[Path] = ()) -> list[Ancestor]:
 
 
 def _ancestor(path: Path) -> Ancestor:
-    try:
-        blob = unpack_blob(path.read_bytes())
-    except OSError as error:
-        raise ModelError(f"cannot read {path}: {error.strerror}", "pass a .drip file") from error
+    blob = unpack_blob(read_model(path, ".drip"))
     meta, model_id = blob.meta(), blob.header.model_id.hex()
     origin = meta.get("provenance", {})
     return Ancestor(

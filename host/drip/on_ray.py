@@ -11,7 +11,7 @@ import socket
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from drip.errors import LinkError, MissingDependencyError
+from drip.errors import LinkError, MissingDependencyError, install_hint
 
 __all__ = ["call"]
 
@@ -35,7 +35,7 @@ def call(function: Callable[..., _T], *args: Any, **options: Any) -> _T:
     try:
         import ray
     except ImportError as error:
-        raise MissingDependencyError("the engine ray needs Ray", "pip install drip[ray]") from error
+        raise MissingDependencyError("the engine ray needs Ray", install_hint("ray")) from error
     mine = not ray.is_initialized()
     if mine:
         _check_address()

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drip.compile.graph import Graph
-from drip.errors import MissingDependencyError, ModelError
+from drip.errors import MissingDependencyError, ModelError, install_hint
 
 _ARENA_SPARE = 1 << 20
 _IDENTIFIER = b"TFL3"
@@ -32,7 +32,7 @@ class Oracle:
         except ImportError as error:
             raise MissingDependencyError(
                 "verification needs tflite-micro",
-                "pip install drip[verify] (Linux x86-64); elsewhere the committed vectors of"
+                f"{install_hint('verify')} (Linux x86-64); elsewhere the committed vectors of"
                 " models/ prove the core",
             ) from error
         self._outer = inner = graph.tensors[graph.inputs[0]]

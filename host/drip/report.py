@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drip.data.files import write_atomic
-from drip.errors import DataError, MissingDependencyError
+from drip.errors import DataError, MissingDependencyError, install_hint
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -127,7 +127,7 @@ def _figure(width: float, height: float) -> Figure:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise MissingDependencyError(
-            "matplotlib is not installed", "pip install 'drip[train]'"
+            "matplotlib is not installed", install_hint("train")
         ) from error
     return Figure(figsize=(width, height), layout="constrained")
 

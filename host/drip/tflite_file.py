@@ -16,8 +16,14 @@ from drip.errors import ModelError
 METADATA_NAME = "drip"
 _IDENTIFIER = b"TFL3"
 _BUFFER_ALIGNMENT = 16
-# What the flatbuffers runtime and the enum lookups raise on bytes that are not what they claim.
-_MALFORMED = (struct.error, IndexError, ValueError, TypeError, AttributeError, OverflowError)
+MALFORMED = (
+    struct.error, IndexError, KeyError, ValueError, TypeError, AttributeError, OverflowError,
+)  # fmt: skip
+"""What the flatbuffers runtime and the enum lookups raise on bytes that are not what they claim."""
+
+
+class MalformedError(ValueError):
+    """A ``.tflite`` that contradicts itself; the text is for the user."""
 
 
 def read_metadata(blob: bytes) -> dict[str, Any]:
@@ -42,13 +48,23 @@ def read_metadata(blob: bytes) -> dict[str, Any]:
             if entry.Name() == METADATA_NAME.encode():
                 fields = json.loads(model.Buffers(entry.Buffer()).DataAsNumpy().tobytes())
                 if not isinstance(fields, dict):
-                    raise ValueError("not a JSON object")
+                    raise MalformedError("its metadata is no JSON object")
                 return fields
-    except _MALFORMED as error:
-        raise ModelError(
-            f"the .tflite is damaged ({error})".splitlines()[0], "convert the model again"
-        ) from error
+    except MALFORMED as error:
+        raise damaged(error) from error
     return {}
+
+
+def damaged(error: BaseException) -> ModelError:
+    """What the user reads when a ``.tflite`` cannot be parsed.
+
+    Args:
+        error: One of :data:`MALFORMED`; what the runtime itself says is about its own buffers.
+    """
+    reason = (
+        str(error) if isinstance(error, MalformedError) else "it is cut off, or its bytes are wrong"
+    )
+    return ModelError(f"the .tflite is damaged: {reason}", "copy it again, or convert the model")
 
 
 def check_identifier(blob: bytes) -> None:

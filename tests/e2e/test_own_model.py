@@ -31,7 +31,7 @@ def test_the_tutorial_runs_every_command_it_is_about() -> None:
 @pytest.mark.skipif(os.name == "nt", reason="the tutorial is written for a POSIX shell")
 @pytest.mark.skipif(
     not all(importlib.util.find_spec(name) for name in ("tensorflow", "sklearn", "tflite_micro")),
-    reason="needs TensorFlow and tflite-micro: pip install drip[train,verify]",
+    reason="needs TensorFlow and tflite-micro: pip install .[train,verify]",
 )
 def test_own_model(tmp_path: Path) -> None:
     printed = run("\n".join(commands_of("own-model.md")), tmp_path)

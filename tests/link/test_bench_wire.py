@@ -70,7 +70,7 @@ def test_a_store_that_differs_fails_the_run(monkeypatch):
 
 
 def test_the_baseline_is_computed_with_the_published_package():
-    pytest.importorskip("smp", reason="needs the package smp: pip install 'drip[bench]'")
+    pytest.importorskip("smp", reason="needs the package smp: pip install .[bench]")
     assert 0.72 < bench.smp_efficiency() < 0.74
 
 
@@ -94,7 +94,7 @@ def test_everything_that_the_link_keeps_counts_as_its_memory(clean):
 
 
 def test_the_command_prints_the_figures_for_scripts(monkeypatch, capsys):
-    pytest.importorskip("smp", reason="needs the package smp: pip install 'drip[bench]'")
+    pytest.importorskip("smp", reason="needs the package smp: pip install .[bench]")
     few = [
         dataclasses.replace(case, frames=40)
         for case in bench.SCENARIOS

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("sklearn", reason="needs scikit-learn: pip install drip[train]")
+pytest.importorskip("sklearn", reason="needs scikit-learn: pip install .[train]")
 from device_board import digits_model, new_card
 
 from drip.bench.select_data import load_pool, make_view

@@ -65,7 +65,7 @@ def test_options_that_make_no_sense_are_refused() -> None:
 
 
 def test_lower_bound_by_hand() -> None:
-    pytest.importorskip("scipy.stats", reason="needs scipy: pip install drip[train]")
+    pytest.importorskip("scipy.stats", reason="needs scipy: pip install .[train]")
     # Mean 2, s = 1, n = 3; t(0.95, 2) = 2.920.
     assert report.lower_bound(np.array([1.0, 2.0, 3.0])) == pytest.approx(
         2 - 2.9199856 / math.sqrt(3), abs=1e-6
@@ -81,7 +81,7 @@ def test_shortened_training_is_read_off_in_log_cost() -> None:
 
 
 def test_differences_are_taken_seed_by_seed() -> None:
-    pytest.importorskip("scipy.stats", reason="needs scipy: pip install drip[train]")
+    pytest.importorskip("scipy.stats", reason="needs scipy: pip install .[train]")
     rows = []
     for seed, level in ((1, 0.6), (2, 0.8)):
         rows += [
@@ -117,7 +117,7 @@ def test_rows_survive_a_line_that_was_cut_short(tmp_path: Path) -> None:
 
 
 def test_the_document_shows_the_committed_rows() -> None:
-    pytest.importorskip("scipy.stats", reason="needs scipy: pip install drip[train]")
+    pytest.importorskip("scipy.stats", reason="needs scipy: pip install .[train]")
     lines = report.summarise(load_rows(ROWS))
     text = DOCUMENT.read_text()
     assert report.into_document(lines, text) == text
@@ -134,7 +134,7 @@ def test_committed_rows_say_where_they_come_from() -> None:
 
 @pytest.mark.slow
 def test_cells_that_are_done_are_not_done_again(tmp_path: Path) -> None:
-    pytest.importorskip("tensorflow", reason="needs TensorFlow: pip install drip[train]")
+    pytest.importorskip("tensorflow", reason="needs TensorFlow: pip install .[train]")
     start_backend("keras")
     file = tmp_path / "rows.jsonl"
     plan = Plan("digits", "stem-cnn", (0.5,), 1, 2, ("full", "random", "infobatch"), 128)
@@ -154,9 +154,9 @@ def test_cells_that_are_done_are_not_done_again(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["processes", "ray"])
 def test_other_workers_measure_the_same(tmp_path: Path, engine: str) -> None:
-    pytest.importorskip("tensorflow", reason="needs TensorFlow: pip install drip[train]")
+    pytest.importorskip("tensorflow", reason="needs TensorFlow: pip install .[train]")
     if engine == "ray":
-        pytest.importorskip("ray", reason="needs Ray: pip install drip[ray]")
+        pytest.importorskip("ray", reason="needs Ray: pip install .[ray]")
     start_backend("keras")
     plan = Plan("digits", "stem-cnn", (0.5,), 1, 2, ("full", "random", "el2n"), 128)
     here = run(plan, tmp_path, tmp_path / "here.jsonl")

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-pytest.importorskip("tensorflow", reason="needs TensorFlow: pip install drip[train]")
-pytest.importorskip("sklearn", reason="needs scikit-learn: pip install drip[train]")
+pytest.importorskip("tensorflow", reason="needs TensorFlow: pip install .[train]")
+pytest.importorskip("sklearn", reason="needs scikit-learn: pip install .[train]")
 pytest.importorskip("drip._core", reason="needs the compiled core: make setup")
 
 pytestmark = pytest.mark.slow

@@ -13,7 +13,13 @@ import pytest
 
 from drip.convert import convert, convert_file, features_tensor, read_metadata
 from drip.data import DIGITS_SCALING, Dataset, InputScaling, digits, split
-from drip.errors import DataError, MissingDependencyError, ModelError, UsageError
+from drip.errors import (
+    DataError,
+    MissingDependencyError,
+    ModelError,
+    UsageError,
+    install_hint,
+)
 from drip.models import BUILDERS, backend, load_builder
 
 MODELS = Path(__file__).parents[2] / "models"
@@ -43,7 +49,7 @@ PUBLISHED_MACS = {
 
 
 def needs_tensorflow() -> None:
-    pytest.importorskip("tensorflow", reason="needs TensorFlow: pip install drip[train]")
+    pytest.importorskip("tensorflow", reason="needs TensorFlow: pip install .[train]")
 
 
 def outputs_of(blob: bytes) -> list[tuple[str, tuple[int, ...], int]]:
@@ -74,9 +80,7 @@ def macs_of(blob: bytes) -> int:
 
 
 def interpreter(blob: bytes) -> Any:
-    micro = pytest.importorskip(
-        "tflite_micro", reason="needs tflite-micro: pip install drip[verify]"
-    )
+    micro = pytest.importorskip("tflite_micro", reason="needs tflite-micro: pip install .[verify]")
     return micro.runtime.Interpreter.from_bytes(blob)
 
 
@@ -172,7 +176,7 @@ def test_missing_tensorflow_names_the_supported_versions(monkeypatch: pytest.Mon
             backend.tensorflow()
     finally:
         backend._load.cache_clear()
-    assert "drip[train]" in caught.value.hint
+    assert install_hint("train") in caught.value.hint
     assert "3.10 to 3.13" in caught.value.hint
     assert "\n" not in caught.value.message
 

@@ -170,7 +170,7 @@ def test_npz_never_unpickles(tmp_path: Path) -> None:
     (tmp_path / "bomb.npz").write_bytes(pickle.dumps(Bomb()))
     with pytest.raises(DataError) as caught:
         load_npz(tmp_path / "bomb.npz")
-    assert "pickle" not in caught.value.message
+    assert "pickle" not in caught.value.message.replace(str(tmp_path), "")
     assert not (tmp_path / "exploded").exists()
 
 

@@ -261,7 +261,7 @@ def test_a_pack_of_jpegs(tmp_path: Path) -> None:
 
 
 def test_collections_of_keras(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("keras", reason="needs Keras: pip install drip[train]")
+    pytest.importorskip("keras", reason="needs Keras: pip install .[train]")
     from drip.models.backend import keras
 
     def load() -> object:

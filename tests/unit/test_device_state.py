@@ -31,7 +31,7 @@ STATE = wire.DeviceState
 
 @pytest.fixture(scope="module")
 def digits() -> Dataset:
-    pytest.importorskip("sklearn", reason="needs scikit-learn: pip install drip[train]")
+    pytest.importorskip("sklearn", reason="needs scikit-learn: pip install .[train]")
     from drip.data import digits as load
 
     return load()

@@ -96,7 +96,7 @@ def test_records_are_found_by_their_key(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", ["png", "svg"])
 def test_pictures_are_drawn(tmp_path: Path, suffix: str) -> None:
-    pytest.importorskip("matplotlib", reason="needs matplotlib: pip install drip[train]")
+    pytest.importorskip("matplotlib", reason="needs matplotlib: pip install .[train]")
     path = tmp_path / f"x.{suffix}"
     draw(explain_frame(BLOB, frame()), path)
     content = path.read_bytes()
@@ -108,7 +108,7 @@ def test_pictures_are_drawn(tmp_path: Path, suffix: str) -> None:
 def test_the_command_draws_frames_of_a_file_and_of_the_store(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("matplotlib", reason="needs matplotlib: pip install drip[train]")
+    pytest.importorskip("matplotlib", reason="needs matplotlib: pip install .[train]")
     from drip import cli
 
     monkeypatch.chdir(tmp_path)

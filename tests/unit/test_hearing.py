@@ -52,7 +52,7 @@ def test_scaling_of_sound() -> None:
 
 @pytest.mark.slow
 def test_a_keyword_model_trains_on_sound_and_runs_on_sound() -> None:
-    pytest.importorskip("tensorflow", reason="needs TensorFlow: pip install 'drip[train]'")
+    pytest.importorskip("tensorflow", reason="needs TensorFlow: pip install .[train]")
     from drip.convert import convert, read_metadata
     from drip.models import load_builder
     from drip.train import predict, train

@@ -68,7 +68,7 @@ def test_recipe_spends_the_steps_it_was_given() -> None:
 
 
 def test_robust_loss_by_hand() -> None:
-    pytest.importorskip("tensorflow", reason="needs TensorFlow: pip install drip[train]")
+    pytest.importorskip("tensorflow", reason="needs TensorFlow: pip install .[train]")
     p = np.array([[0.2, 0.8], [1.0, 0.0]], np.float32)
     loss = np.asarray(robust_loss(np.array([0, 0]), p, from_logits=False))
     assert loss == pytest.approx([(1 - 0.2**0.7) / 0.7, 0.0], abs=1e-6)
@@ -79,7 +79,7 @@ def test_robust_loss_by_hand() -> None:
 
 
 def test_a_stopped_training_goes_on_to_the_same_weights(tmp_path: Path) -> None:
-    pytest.importorskip("tensorflow", reason="needs TensorFlow: pip install drip[train]")
+    pytest.importorskip("tensorflow", reason="needs TensorFlow: pip install .[train]")
     data = digits().take(range(200))
 
     def train(folder: Path | None, stop_at: int | None = None) -> Any:
@@ -109,7 +109,7 @@ def test_a_stopped_training_goes_on_to_the_same_weights(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_of_other_data_is_not_gone_on_from(tmp_path: Path) -> None:
-    pytest.importorskip("tensorflow", reason="needs TensorFlow: pip install drip[train]")
+    pytest.importorskip("tensorflow", reason="needs TensorFlow: pip install .[train]")
 
     def stop(done: int, _: int) -> None:
         raise KeyboardInterrupt
@@ -163,7 +163,7 @@ def _weak_base() -> bytes:
 
 @pytest.mark.slow
 def test_a_better_model_names_parent_data_and_seed_and_is_repeatable(tmp_path: Path) -> None:
-    pytest.importorskip("tensorflow", reason="needs TensorFlow: pip install drip[train]")
+    pytest.importorskip("tensorflow", reason="needs TensorFlow: pip install .[train]")
     from drip.core import Model
 
     base = _weak_base()
@@ -190,7 +190,7 @@ def test_a_better_model_names_parent_data_and_seed_and_is_repeatable(tmp_path: P
 
 @pytest.mark.slow
 def test_a_worse_model_is_refused_unless_forced() -> None:
-    pytest.importorskip("tensorflow", reason="needs TensorFlow: pip install drip[train]")
+    pytest.importorskip("tensorflow", reason="needs TensorFlow: pip install .[train]")
     good = _improve(_weak_base()).blob
     hopeless = dataclasses.replace(RECIPE, steps=1)
     with pytest.raises(VerifyError, match="worse than the deployed one"):
@@ -202,8 +202,8 @@ def test_a_worse_model_is_refused_unless_forced() -> None:
 
 @pytest.mark.slow
 def test_a_cluster_makes_the_same_model() -> None:
-    pytest.importorskip("tensorflow", reason="needs TensorFlow: pip install drip[train]")
-    pytest.importorskip("ray", reason="needs Ray: pip install drip[ray]")
+    pytest.importorskip("tensorflow", reason="needs TensorFlow: pip install .[train]")
+    pytest.importorskip("ray", reason="needs Ray: pip install .[ray]")
     cut = parts()
     options: dict[str, Any] = {
         "builder_name": "cnn",
@@ -224,7 +224,7 @@ def test_a_cluster_makes_the_same_model() -> None:
 
 
 def test_a_cluster_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("ray", reason="needs Ray: pip install drip[ray]")
+    pytest.importorskip("ray", reason="needs Ray: pip install .[ray]")
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     with pytest.raises(LinkError, match=r"no Ray cluster at 127\.0\.0\.1:1"):
         on_ray.call(len, [])
@@ -232,7 +232,7 @@ def test_a_cluster_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 def test_wrong_labels_cost_less_with_the_robust_loss() -> None:
-    pytest.importorskip("tensorflow", reason="needs TensorFlow: pip install drip[train]")
+    pytest.importorskip("tensorflow", reason="needs TensorFlow: pip install .[train]")
     from drip.train import predict
 
     cut = parts()

@@ -77,7 +77,7 @@ def test_what_a_hidden_head_needs_lives_to_the_end() -> None:
 
 
 def test_calibration_and_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    sklearn = pytest.importorskip("sklearn", reason="needs scikit-learn: pip install drip[train]")
+    sklearn = pytest.importorskip("sklearn", reason="needs scikit-learn: pip install .[train]")
     assert sklearn
     from drip.calibrate import calibrate
     from drip.data import digits

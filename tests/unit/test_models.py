@@ -121,7 +121,7 @@ def made(request: pytest.FixtureRequest) -> Path:
     """The folder of a recipe's model, trained only when its recipe or the sources changed."""
     name = request.param
     for module, extra in (("tensorflow", "train"), ("tflite_micro", "verify")):
-        pytest.importorskip(module, reason=f"needs {module}: pip install drip[{extra}]")
+        pytest.importorskip(module, reason=f"needs {module}: pip install .[{extra}]")
     command = [sys.executable, str(MODELS / "make.py"), name, "--cached", "-o", str(BUILT)]
     subprocess.run(command, check=True, capture_output=True)
     return BUILT / str(name)

@@ -29,7 +29,7 @@ def with_tensorflow(function: Any) -> Any:
     """Mark a test that needs TensorFlow and tflite-micro, which takes its time."""
     for name, extra in (("tensorflow", "train"), ("tflite_micro", "verify")):
         missing = importlib.util.find_spec(name) is None
-        reason = f"needs {name}: pip install drip[{extra}]"
+        reason = f"needs {name}: pip install .[{extra}]"
         function = pytest.mark.skipif(missing, reason=reason)(function)
     return pytest.mark.slow(function)
 
@@ -89,7 +89,7 @@ def test_global_max_pooling_is_max_pooling() -> None:
 
 @pytest.mark.skipif(
     importlib.util.find_spec("tflite_micro") is None,
-    reason="needs tflite-micro: pip install drip[verify]",
+    reason="needs tflite-micro: pip install .[verify]",
 )
 def test_global_max_pooling_is_exact() -> None:
     tflite = max_model()

@@ -11,7 +11,7 @@ import pytest
 from drip.errors import UsageError
 from drip.prune import make_pruner
 
-pytest.importorskip("tensorflow", reason="needs TensorFlow: pip install drip[train]")
+pytest.importorskip("tensorflow", reason="needs TensorFlow: pip install .[train]")
 
 N, BATCH = 50, 16
 

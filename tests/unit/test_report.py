@@ -12,7 +12,7 @@ import pytest
 from drip import report
 from drip.errors import DataError
 
-pytest.importorskip("matplotlib", reason="needs matplotlib: pip install drip[train]")
+pytest.importorskip("matplotlib", reason="needs matplotlib: pip install .[train]")
 
 
 def arm(label: str, kept: float) -> dict[str, Any]:

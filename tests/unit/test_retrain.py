@@ -16,7 +16,7 @@ MODELS = Path(__file__).parents[2] / "models"
 
 
 def test_wilson_equals_scipy() -> None:
-    stats = pytest.importorskip("scipy.stats", reason="needs scipy: pip install drip[train]")
+    stats = pytest.importorskip("scipy.stats", reason="needs scipy: pip install .[train]")
     for hits, n in ((0, 1), (1, 1), (5, 10), (487, 497), (497, 497), (3, 1000)):
         reference = stats.binomtest(hits, n).proportion_ci(method="wilson")
         assert wilson(hits, n) == pytest.approx((reference.low, reference.high), abs=1e-12)
@@ -75,7 +75,7 @@ def test_evaluation_is_the_cores_and_skips_unlabelled_frames() -> None:
 
 @pytest.mark.slow
 def test_kept_frames_raise_accuracy_and_unlabelled_ones_are_skipped() -> None:
-    pytest.importorskip("tensorflow", reason="needs TensorFlow: pip install drip[train]")
+    pytest.importorskip("tensorflow", reason="needs TensorFlow: pip install .[train]")
     parts = split(digits(), seed=0, fit=60, calibration=40, stream=900, test=497)
     y = parts.stream.y.copy()
     y[::3] = -1

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("sklearn", reason="needs scikit-learn: pip install drip[train]")
+pytest.importorskip("sklearn", reason="needs scikit-learn: pip install .[train]")
 from drip.bench.select_data import PROTOCOLS, Pool, make_view, recording_order
 from drip.bench.select_data import load_pool as load
 from drip.bench.select_decide import choose, decide, el2n, herding, k_center
@@ -297,7 +297,7 @@ def test_augmentation_moves_zeros_in() -> None:
 
 @pytest.mark.parametrize("shape", [(13, 10, 3), (50, 6)])
 def test_both_trainers_build_the_same_network(shape: tuple[int, ...]) -> None:
-    pytest.importorskip("tensorflow", reason="needs TensorFlow: pip install drip[train]")
+    pytest.importorskip("tensorflow", reason="needs TensorFlow: pip install .[train]")
     jax = pytest.importorskip("jax", reason="needs JAX: pip install jax")
     from drip.bench.select_jax import forward, initial_weights
     from drip.bench.select_net import layers_for, select_net
@@ -348,7 +348,7 @@ def test_many_networks_learn_at_once(pool: Pool) -> None:
 
 @pytest.mark.slow
 def test_the_quick_plan_runs_and_resumes(tmp_path: Path) -> None:
-    pytest.importorskip("tensorflow", reason="needs TensorFlow: pip install drip[train]")
+    pytest.importorskip("tensorflow", reason="needs TensorFlow: pip install .[train]")
     pytest.importorskip("drip._core", reason="needs the compiled core: make setup")
     from drip.bench.select import Place, run
     from drip.bench.select_report import write
@@ -386,7 +386,7 @@ def test_the_quick_plan_runs_and_resumes(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_rounds_and_drift(tmp_path: Path) -> None:
-    pytest.importorskip("tensorflow", reason="needs TensorFlow: pip install drip[train]")
+    pytest.importorskip("tensorflow", reason="needs TensorFlow: pip install .[train]")
     pytest.importorskip("drip._core", reason="needs the compiled core: make setup")
     from drip.bench.select import Place, run
     from drip.bench.select_drift import write_drift

@@ -24,7 +24,7 @@ NO_CHANCE = {Config.RANDOM_SHARE: 0}
 
 @pytest.fixture(scope="module")
 def digits() -> Dataset:
-    pytest.importorskip("sklearn", reason="needs scikit-learn: pip install drip[train]")
+    pytest.importorskip("sklearn", reason="needs scikit-learn: pip install .[train]")
     from drip.data import digits as load
 
     return load()

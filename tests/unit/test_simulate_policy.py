@@ -12,7 +12,7 @@ from drip import wire
 from drip.wire import Config, Drop, PolicyKind, Reason, ScoreKind
 
 pytest.importorskip("drip._core", reason="needs the compiled core: make setup")
-pytest.importorskip("sklearn", reason="needs scikit-learn: pip install drip[train]")
+pytest.importorskip("sklearn", reason="needs scikit-learn: pip install .[train]")
 from drip.bench.select_plan import Plan
 from drip.calibrate import calibrate
 from drip.data import Dataset

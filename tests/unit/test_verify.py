@@ -27,7 +27,7 @@ from drip.errors import VerifyError
 from drip.verify import verify
 
 pytest.importorskip(
-    "tflite_micro", reason="needs tflite-micro: pip install drip[verify] (Linux x86-64)"
+    "tflite_micro", reason="needs tflite-micro: pip install .[verify] (Linux x86-64)"
 )
 pytest.importorskip("drip._core", reason="needs the compiled core: make setup")
 
@@ -267,7 +267,7 @@ def test_reference_models_at_length(name: str) -> None:
 
 
 def test_digits_on_random_and_real_inputs() -> None:
-    pytest.importorskip("sklearn", reason="needs scikit-learn: pip install drip[train]")
+    pytest.importorskip("sklearn", reason="needs scikit-learn: pip install .[train]")
     from drip.data import digits
 
     tflite = (MODELS / "digits" / "model.tflite").read_bytes()

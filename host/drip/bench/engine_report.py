@@ -114,7 +114,8 @@ def check(costs: Iterable[EngineCost], path: Path) -> list[str]:
     try:
         committed: Any = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise DataError(f"cannot read {path}: {error}", "pass a file of --baseline") from error
+        reason = getattr(error, "strerror", None) or "it is no JSON"
+        raise DataError(f"cannot read {path}: {reason}", "pass a file of --baseline") from error
     costs = list(costs)
     lines: list[str] = []
     worse = [

@@ -38,7 +38,7 @@ from drip.bench.prune_train import Done, Job, Problem, train_keras
 from drip.bench.select_data import load_pool
 from drip.bench.select_net import Augmentation
 from drip.data import Dataset
-from drip.errors import MissingDependencyError, UsageError
+from drip.errors import MissingDependencyError, UsageError, install_hint
 from drip.prune import Cost, ForgetCounter, el2n, grand_last_layer, make_pruner, planned_cost
 from drip.prune.scores import softmax
 
@@ -206,9 +206,7 @@ def _elsewhere(
         try:
             from ray.util.joblib import register_ray
         except ImportError as error:
-            raise MissingDependencyError(
-                "the engine ray needs Ray", "pip install drip[ray]"
-            ) from error
+            raise MissingDependencyError("the engine ray needs Ray", install_hint("ray")) from error
         register_ray()
         backend = "ray"
     with joblib.parallel_config(backend=backend, n_jobs=jobs):

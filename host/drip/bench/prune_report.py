@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from drip.bench.prune_plan import DYNAMIC, STALE, STATIC
 from drip.data.files import write_atomic
-from drip.errors import DataError, MissingDependencyError
+from drip.errors import DataError, MissingDependencyError, install_hint
 
 __all__ = [
     "COLUMNS",
@@ -102,7 +102,7 @@ def lower_bound(differences: Floats) -> float:
     try:
         from scipy.stats import t
     except ImportError as error:
-        raise MissingDependencyError("bounds need SciPy", "pip install drip[train]") from error
+        raise MissingDependencyError("bounds need SciPy", install_hint("train")) from error
     spread = float(differences.std(ddof=1)) / math.sqrt(n)
     return float(differences.mean()) - float(t.ppf(_CONFIDENCE, n - 1)) * spread
 
@@ -309,9 +309,7 @@ def plot(lines: Sequence[Line], path: Path) -> None:
         matplotlib.use("agg")
         import matplotlib.pyplot as plt
     except ImportError as error:
-        raise MissingDependencyError(
-            "the plot needs Matplotlib", "pip install drip[train]"
-        ) from error
+        raise MissingDependencyError("the plot needs Matplotlib", install_hint("train")) from error
     groups = list(dict.fromkeys(line.group for line in lines))
     columns = min(2, len(groups))
     figure, axes = plt.subplots(

@@ -25,7 +25,7 @@ from drip.bench.select_net import Augmentation, augmenter, select_net
 from drip.bench.select_plan import REFERENCES, Cell, Plan, Rows
 from drip.data import Dataset
 from drip.data.files import write_atomic
-from drip.errors import DataError, MissingDependencyError, UsageError
+from drip.errors import DataError, MissingDependencyError, UsageError, install_hint
 
 PHASES = ("first", "prepare", "decide", "train", "report")
 TRAINERS = ("keras", "jax")
@@ -269,9 +269,7 @@ def _spread(work: Callable[[Any], Any], items: Sequence[Any], place: Place) -> I
         try:
             from ray.util.joblib import register_ray
         except ImportError as error:
-            raise MissingDependencyError(
-                "the runner ray needs Ray", "pip install drip[ray]"
-            ) from error
+            raise MissingDependencyError("the runner ray needs Ray", install_hint("ray")) from error
         register_ray()
         with joblib.parallel_config(backend="ray"):
             yield from joblib.Parallel(n_jobs=place.jobs)(joblib.delayed(work)(i) for i in items)

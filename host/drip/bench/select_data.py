@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drip.data import Dataset, InputScaling, split
+from drip.data.dataset import read_arrays
 from drip.errors import DataError
 
 # Fixed before anything was tuned: bursts of a still scene.
@@ -156,11 +157,7 @@ def load_pool(name: str, folder: Path) -> Pool:
         order = np.random.default_rng(0).permutation(len(data))
         return Pool(name, data.take(order[:1450]), data.take(order[1450:]))
     path = folder / recipe.file
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {key: archive[key] for key in archive.files}
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"cannot read {path}: {error}", "pass --data FOLDER") from error
+    arrays = read_arrays(path, "pass --data FOLDER")
     classes = tuple(str(c) for c in arrays["classes"])
     count = len(arrays["y_train"])
     rows = np.arange(count)

@@ -159,7 +159,12 @@ class Plan:
                     fields[key] = tuple(fields[key])
             return cls(**fields)
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ConfigError(f"cannot read the plan {path}: {error}", "see Plan") from error
+            reason = getattr(error, "strerror", None) or f"it is malformed ({error})"
+            if isinstance(error, UnicodeDecodeError):
+                reason = "it is no text"
+            raise ConfigError(
+                f"cannot read the plan {path}: {reason}", "compare with docs/results/select/plans"
+            ) from error
 
     @property
     def device_policies(self) -> tuple[Policy, ...]:

@@ -18,7 +18,7 @@ from drip.bench.select_data import RECIPES, load_pool, make_view
 from drip.bench.select_plan import Plan
 from drip.bench.select_stats import Difference, holm, paired, verdict
 from drip.data.files import write_atomic
-from drip.errors import DataError, MissingDependencyError
+from drip.errors import DataError, MissingDependencyError, install_hint
 
 Row = dict[str, Any]
 _Case = tuple[str, str, str, float, str]
@@ -289,7 +289,7 @@ def plot(entries: Sequence[dict[str, Any]], path: Path) -> None:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise MissingDependencyError("plots need matplotlib", "pip install drip[train]") from error
+        raise MissingDependencyError("plots need matplotlib", install_hint("train")) from error
     shown = [e for e in entries if "vs_full" in e and 0 < e["keep"] < 1 and e["steps"] == "equal"]
     panels = sorted({(e["protocol"], e["dataset"]) for e in shown})
     if not panels:

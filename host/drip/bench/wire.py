@@ -18,7 +18,7 @@ from typing import Any
 from drip import wire
 from drip.bench.line import BITS_PER_BYTE, RX_RING_BYTES, TX_RING_BYTES, Faults, LineEnd, SimDevice
 from drip.device.client import Client
-from drip.errors import DataError, MissingDependencyError, VerifyError
+from drip.errors import DataError, MissingDependencyError, VerifyError, install_hint
 from drip.store import Store
 from drip.sync import sync_device
 
@@ -246,7 +246,7 @@ def smp_efficiency(frames: int = 100) -> float:
         from smp.packet import encode
     except ImportError as error:
         raise MissingDependencyError(
-            "the baseline needs the package smp", "run: pip install 'drip[bench]'"
+            "the baseline needs the package smp", install_hint("bench")
         ) from error
     records = random.Random(1).randbytes(frames * _RECORD_BYTES)
     size = wire.MAX_CHUNK_BYTES

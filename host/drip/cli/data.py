@@ -69,7 +69,7 @@ def import_(
     """
     from drip.data import importing
     from drip.data.npz_stream import NpzWriter
-    from drip.errors import UsageError
+    from drip.errors import DataError, UsageError
     from drip.frontend import LogMel
 
     chosen = kind or importing.detect(source)
@@ -77,7 +77,7 @@ def import_(
         raise UsageError(f"no kind {chosen}", f"kinds: {', '.join(importing.KINDS)}")
     grouping, path = importing.Grouping(group), Path(source)
     if chosen != "keras" and not path.exists():
-        raise UsageError(f"no such file or folder: {source}", "check the path")
+        raise DataError(f"no such file or folder: {source}", "check the path")
     with console.progress("importing") as on_progress, NpzWriter(output) as writer:
         if chosen == "images":
             importing.import_images(

@@ -15,7 +15,7 @@ from rich.table import Table
 from drip import config, units
 from drip.cli import console
 from drip.cli.options import Json, Seed, Settings, read_model, splits
-from drip.errors import DataError, ModelError, UsageError, VerifyError
+from drip.errors import ModelError, UsageError, VerifyError
 from drip.wire import PERCENTILE_ONE, Config, ScoreKind
 
 if TYPE_CHECKING:
@@ -350,14 +350,10 @@ def _frame_of(path: Path, index: int) -> NDArray[Any]:
     import numpy as np
 
     from drip.data import load_npz
+    from drip.data.dataset import load_npy
 
     if path.suffix == ".npy":
-        try:
-            return np.asarray(np.load(path, allow_pickle=False))
-        except (OSError, ValueError) as error:
-            raise DataError(
-                f"{path} is not a readable .npy file", "save it with np.save"
-            ) from error
+        return load_npy(path)
     frames = load_npz(path)
     if index >= len(frames):
         raise UsageError(f"{path} has {len(frames)} frames", "number them from 0")
@@ -480,8 +476,9 @@ def _read_facts(model: Path) -> dict[str, Any]:
         return {}
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ModelError(f"{path} is damaged: {error}", "run drip train again") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it is no JSON"
+        raise ModelError(f"cannot read {path}: {reason}", "run drip train again") from error
     if not isinstance(facts, dict):
         raise ModelError(f"{path} is not what drip train wrote", "run drip train again")
     return facts

@@ -11,7 +11,13 @@ import typer
 
 from drip import config
 from drip.cli import console
-from drip.errors import ModelError, UsageError
+from drip.errors import UsageError
+from drip.model_file import read_model
+
+__all__ = [
+    "Json", "Port", "Seed", "Settings", "Where", "board", "board_settings", "port_of", "read_model",
+    "splits",
+]  # fmt: skip
 
 if TYPE_CHECKING:
     from drip.data import Splits
@@ -45,22 +51,6 @@ Where = Annotated[
     str | None, typer.Argument(metavar="[STORE]", help="Folder or URL; default: of drip.toml.")
 ]
 Seed = Annotated[int | None, typer.Option(min=0, help="Of everything random.")]
-
-
-def read_model(path: Path, kind: str) -> bytes:
-    """The content of a model file.
-
-    Args:
-        path: The file.
-        kind: What it should be, for the hint: ``".drip"``.
-
-    Raises:
-        ModelError: It cannot be read.
-    """
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ModelError(f"cannot read {path}: {error.strerror}", f"pass a {kind} file") from error
 
 
 def splits(chosen: config.Config, path: Path | None, seed: int | None) -> Splits:

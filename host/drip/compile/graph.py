@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,19 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drip.errors import ModelError
-from drip.tflite_file import check_identifier
+from drip.tflite_file import MALFORMED, MalformedError, check_identifier, damaged
 
-# What the flatbuffers runtime raises on bytes that are not what they claim to be.
-_MALFORMED = (
-    struct.error,
-    IndexError,
-    KeyError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    OverflowError,
-    UnicodeDecodeError,
-)
 _DTYPES = {
     0: "float32", 1: "float16", 2: "int32", 3: "uint8", 4: "int64", 6: "bool", 7: "int16",
     9: "int8", 10: "float64", 17: "int4",
@@ -83,9 +71,8 @@ def read_graph(tflite_bytes: bytes) -> Graph:
     check_identifier(tflite_bytes)
     try:
         return _Reader(tflite_bytes).graph()
-    except _MALFORMED as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0][:100]
-        raise ModelError(f"the .tflite is damaged ({reason})", "convert the model again") from error
+    except MALFORMED as error:
+        raise damaged(error) from error
 
 
 class _Reader:
@@ -120,13 +107,13 @@ class _Reader:
 
     def _count(self, length: int) -> int:
         if length > self._limit:
-            raise ValueError("a list is longer than the file")
+            raise MalformedError("a list is longer than the file")
         return length
 
     @staticmethod
     def _check_indices(indices: tuple[int, ...], count: int, lowest: int) -> None:
         if any(not lowest <= i < count for i in indices):
-            raise ValueError("a tensor index is out of range")
+            raise MalformedError("a tensor index is out of range")
 
     def _tensor(self, graph: Any, index: int) -> Tensor:
         raw = graph.Tensors(index)
@@ -144,7 +131,7 @@ class _Reader:
 
     def _data(self, buffer: int, shape: tuple[int, ...], dtype: str) -> NDArray[Any] | None:
         if not 0 <= buffer < self._model.BuffersLength():
-            raise ValueError("a buffer index is out of range")
+            raise MalformedError("a buffer index is out of range")
         content = self._model.Buffers(buffer)
         if content.DataLength() == 0:
             return None
@@ -153,13 +140,13 @@ class _Reader:
             return np.frombuffer(raw, np.uint8)
         array = np.frombuffer(raw, np.dtype(dtype).newbyteorder("<"))
         if any(n < 0 for n in shape):
-            raise ValueError("a constant has no fixed shape")
+            raise MalformedError("a constant has no fixed shape")
         return array.reshape(shape).astype(dtype)
 
     def _node(self, graph: Any, index: int) -> Node:
         raw = graph.Operators(index)
         if not 0 <= raw.OpcodeIndex() < self._model.OperatorCodesLength():
-            raise ValueError("an operator code is out of range")
+            raise MalformedError("an operator code is out of range")
         code = self._model.OperatorCodes(raw.OpcodeIndex())
         # Codes below 127 were written to the deprecated byte before the field grew.
         number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
@@ -176,7 +163,7 @@ class _Reader:
             return {}
         table_name, fields = wanted
         if raw.BuiltinOptionsType() != getattr(self._schema.BuiltinOptions, table_name):
-            raise ValueError(f"{kind} carries no {table_name}")
+            raise MalformedError(f"{kind} carries no {table_name}")
         union = raw.BuiltinOptions()
         table = getattr(self._schema, table_name)()
         table.Init(union.Bytes, union.Pos)
@@ -196,7 +183,7 @@ def _quantisation(raw: Any) -> tuple[NDArray[np.float32], NDArray[np.int64], int
     if raw.ZeroPointLength():
         zero_points[:] = raw.ZeroPointAsNumpy().astype(np.int64)
     if not np.isfinite(scales).all() or (scales < 0).any():
-        raise ValueError("a quantisation scale is not a positive number")
+        raise MalformedError("a quantisation scale is not a positive number")
     return scales, zero_points, int(raw.QuantizedDimension())
 
 

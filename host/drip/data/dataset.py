@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from drip.data.files import write_atomic
-from drip.errors import DataError, MissingDependencyError
+from drip.errors import DataError, MissingDependencyError, install_hint
 
 FRAME_DTYPES = ("uint8", "int8", "int16")
 UNLABELLED = -1
@@ -130,8 +130,8 @@ def load_npz(path: str | os.PathLike[str], *, part: str = "train") -> Dataset:
     """
     if part not in ("train", "test"):
         raise DataError(f"no such part of a data set: {part}", "use train or test")
-    name = Path(path).name
-    arrays = _read_arrays(Path(path))
+    name = str(path)
+    arrays = read_arrays(Path(path), _NPZ_HINT)
     suffix = f"_{part}"
     if f"x{suffix}" not in arrays:
         suffix = ""
@@ -196,7 +196,7 @@ def digits() -> Dataset:
         from sklearn.datasets import load_digits
     except ImportError as error:
         raise MissingDependencyError(
-            "the digits data set needs scikit-learn", "pip install drip[train]"
+            "the digits data set needs scikit-learn", install_hint("train")
         ) from error
     bunch = load_digits()
     x = bunch.images.astype(np.uint8)[..., np.newaxis]
@@ -250,22 +250,57 @@ def _check(data: Dataset) -> None:
         )
 
 
-def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+def read_arrays(path: Path, expected: str) -> dict[str, NDArray[Any]]:
+    """Every array of an ``.npz``; nothing in the file is executed.
+
+    Args:
+        path: The file.
+        expected: What it should hold, for the hint.
+
+    Raises:
+        DataError: It cannot be read, or is no ``.npz``.
+    """
     try:
         archive = np.load(path, allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise DataError(f"{path.name} is one bare array, not an .npz archive", _NPZ_HINT)
+            raise DataError(f"{path} is one bare array, not an .npz archive", expected)
         with archive:
             return {key: np.asarray(archive[key]) for key in archive.files}
-    except FileNotFoundError as error:
-        raise DataError(f"no such file: {path}", "check the path") from error
     except _MALFORMED as error:
         raise DataError(
-            f"{path.name} is not a readable .npz file ({_reason(error)})",
+            f"{path} is not a readable .npz file ({_reason(error)})",
             "it may be truncated or hold Python objects; save it again with numpy.savez",
         ) from error
-    except (OSError, MemoryError) as error:
-        raise DataError(f"cannot read {path}: {_one_line(error)}", "check the file") from error
+    except OSError as error:
+        raise cannot_read(path, error, "pass an .npz file") from error
+    except MemoryError as error:
+        raise DataError(f"{path} does not fit into memory", "make it smaller") from error
+
+
+def load_npy(path: str | os.PathLike[str]) -> NDArray[Any]:
+    """One array from an ``.npy`` file; nothing in the file is executed.
+
+    Raises:
+        DataError: It cannot be read, or is no ``.npy``.
+    """
+    try:
+        array = np.load(path, allow_pickle=False)
+    except _MALFORMED as error:
+        raise DataError(f"{path} is not a readable .npy file", "save it with numpy.save") from error
+    except OSError as error:
+        raise cannot_read(path, error, "pass an .npy file") from error
+    if not isinstance(array, np.ndarray):
+        raise DataError(f"{path} is an .npz archive, not one array", "name it .npz")
+    return array
+
+
+def cannot_read(path: str | os.PathLike[str], error: OSError, hint: str) -> DataError:
+    """What the user reads when a file of data cannot be opened or read."""
+    if isinstance(error, FileNotFoundError):
+        return DataError(f"no such file: {path}", "check the path")
+    if isinstance(error, IsADirectoryError):
+        return DataError(f"{path} is a folder, not a file", hint)
+    return DataError(f"cannot read {path}: {error.strerror or 'damaged'}", "check the file")
 
 
 def _class_names(names: NDArray[Any] | None, y: NDArray[Any]) -> tuple[str, ...]:

@@ -18,12 +18,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from drip.data.dataset import cannot_read, read_arrays
 from drip.data.npz_stream import NpzWriter
 from drip.errors import DataError, MissingDependencyError, UsageError
 from drip.frontend import LogMel
 
 KINDS = ("images", "wav", "csv", "keras", "jpegpack")
 IMAGES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".webp")
+
+_PACK = (
+    "jpeg_header", "classes", "train_data", "train_offsets", "y_train",
+    "test_data", "test_offsets", "y_test",
+)  # fmt: skip
+_PACK_HINT = "an .npz of frames is a data set already; a pack of JPEGs holds jpeg_header and more"
 
 Progress = Callable[[int, int], None]
 
@@ -133,7 +140,7 @@ def import_images(
                     pixels = pixels.resize((size[1], size[0]), image.Resampling.LANCZOS)
                 frame = np.asarray(pixels, np.uint8)
         except (OSError, ValueError, SyntaxError) as error:
-            raise DataError(f"{path} is no readable picture ({error})", "remove it") from error
+            raise DataError(f"{path} is no readable picture", "remove it") from error
         frame = frame[:, :, None] if frame.ndim == 2 else frame
         try:
             writer.add(frame, label, (grouping or Grouping()).key(name))
@@ -188,7 +195,8 @@ def _read_wav(path: Path) -> tuple[NDArray[np.int16], int]:
             raw = file.readframes(file.getnframes())
             rate = file.getframerate()
     except (wave.Error, EOFError, OSError) as error:
-        raise DataError(f"{path} is no readable WAV file ({error})", "remove it") from error
+        reason = getattr(error, "strerror", None) or str(error) or "it is cut off"
+        raise DataError(f"{path} is no readable WAV file: {reason}", "remove it") from error
     return np.frombuffer(raw[: len(raw) // 2 * 2], "<i2").astype(np.int16), rate
 
 
@@ -271,7 +279,7 @@ def _recordings(
             if missing:
                 raise DataError(
                     f"{path} has no column {', '.join(missing)}",
-                    f"it has {', '.join(reader.fieldnames or ())}",
+                    f"it has {', '.join(reader.fieldnames or ('none',))[:200]}",
                 )
             for row in reader:
                 group = row[table.group] if table.group else None
@@ -281,7 +289,11 @@ def _recordings(
                 last = group
                 rows.append([_integer(row[c], table.scale) for c in table.columns])
                 labels.append(row[table.label] if table.label else "")
-    except (TypeError, ValueError, OverflowError, OSError, csv.Error) as error:
+    except OSError as error:
+        raise cannot_read(path, error, "pass a .csv file, or a folder of them") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is no text in UTF-8", "save it as CSV, UTF-8") from error
+    except (TypeError, ValueError, OverflowError, csv.Error) as error:
         raise DataError(f"{path}, row {len(rows) + 2}: {error}", "mend the table") from error
     if rows:
         yield np.array(rows, np.int16), labels, last
@@ -336,9 +348,11 @@ def import_jpegpack(source: Path, writer: NpzWriter, on_progress: Progress | Non
         MissingDependencyError: Pillow is not installed.
     """
     image = _pillow()
+    arrays = read_arrays(source, _PACK_HINT)
+    missing = [name for name in _PACK if name not in arrays]
+    if missing:
+        raise DataError(f"{source} is no pack of JPEG pictures: no {missing[0]}", _PACK_HINT)
     try:
-        with np.load(source, allow_pickle=False) as archive:
-            arrays = {key: archive[key] for key in archive.files}
         header = arrays["jpeg_header"].tobytes()
         writer.name_classes([str(c) for c in arrays["classes"]])
         total = len(arrays["y_train"]) + len(arrays["y_test"])
@@ -352,10 +366,9 @@ def import_jpegpack(source: Path, writer: NpzWriter, on_progress: Progress | Non
                 done += 1
                 if on_progress is not None and (done % 500 == 0 or done == total):
                     on_progress(done, total)
-    except (OSError, ValueError, KeyError, IndexError) as error:
-        raise DataError(
-            f"{source.name} is no pack of JPEG pictures ({error})", "see drip data import --help"
-        ) from error
+    except (OSError, ValueError, IndexError, TypeError) as error:
+        reason = (str(error) or "damaged").splitlines()[0][:100]
+        raise DataError(f"{source}: its pictures are damaged ({reason})", _PACK_HINT) from error
 
 
 def _files(

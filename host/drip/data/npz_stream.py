@@ -18,7 +18,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from drip.data.dataset import FRAME_DTYPES, Dataset
+from drip.data.dataset import FRAME_DTYPES, Dataset, cannot_read
 from drip.data.files import write_atomic
 from drip.errors import DataError
 
@@ -250,12 +250,10 @@ def stream_npz(path: str | os.PathLike[str], *, part: str = "train") -> NpzStrea
                 if f"group{tail}" in archive.files
                 else None
             )
-    except FileNotFoundError as error:
-        raise DataError(f"no such file: {target}", "check the path") from error
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise DataError(
-            f"{target.name} is no readable data set ({error})", "make it again"
-        ) from error
+    except OSError as error:
+        raise cannot_read(target, error, "pass an .npz file") from error
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"{target} is no readable data set", "make it again") from error
     with _member(target, suffix) as member:
         shape, dtype = _header(member, target)
     if shape[0] != len(y) or dtype.name not in FRAME_DTYPES:
@@ -292,7 +290,7 @@ def _read(member: IO[bytes], count: int, path: Path) -> bytes:
     try:
         raw = member.read(count)
     except (OSError, EOFError, zipfile.BadZipFile, ValueError) as error:
-        raise DataError(f"{path.name} is damaged ({error})", "make it again") from error
+        raise DataError(f"{path} is damaged", "make it again") from error
     if len(raw) != count:
         raise DataError(f"{path.name} is truncated", "make it again")
     return raw

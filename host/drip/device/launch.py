@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from drip.errors import CardError, LinkError, MissingDependencyError, ModelError, UsageError
+from drip.errors import CardError, LinkError, MissingDependencyError, UsageError
+from drip.model_file import read_model
 
 __all__ = ["Kind", "NativeDevice", "SimulatedDevice", "launch", "launch_native", "native_binary"]
 
@@ -221,16 +222,7 @@ def read_blob(path: str | os.PathLike[str]) -> bytes:
     Raises:
         ModelError: It cannot be read, or is damaged.
     """
-    from drip.compile.blob import unpack_blob
-
-    try:
-        content = Path(path).read_bytes()
-    except OSError as error:
-        raise ModelError(
-            f"cannot read {os.fspath(path)}: {error.strerror}", "pass a .drip file"
-        ) from error
-    unpack_blob(content)
-    return content
+    return read_model(Path(path), ".drip")
 
 
 def _first_line(process: subprocess.Popen[bytes]) -> str:

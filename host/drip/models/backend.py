@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
 
-from drip.errors import MissingDependencyError, UsageError
+from drip.errors import MissingDependencyError, UsageError, install_hint
 
-_HINT = "pip install drip[train]; TensorFlow has wheels for Python 3.10 to 3.13 only"
+_HINT = f"{install_hint('train')}; TensorFlow has wheels for Python 3.10 to 3.13 only"
 
 
 def tensorflow() -> ModuleType:

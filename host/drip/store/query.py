@@ -54,6 +54,11 @@ def run_sql(tables: Mapping[str, Any], sql: str) -> Any:
             return answer.to_arrow_table()
         except duckdb.Error as error:
             text = str(error).strip()
+            if "reading the stream" in text:
+                # The query is right; what Arrow reads for it is not.
+                raise StoreError(
+                    "a file of the store is damaged", "restore it from a backup"
+                ) from error
             raise StoreError(
                 text.splitlines()[0] if text else type(error).__name__,
                 "tables: records, frames, labels, label_events, conflicts; see: DESCRIBE frames",
