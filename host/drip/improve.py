@@ -329,7 +329,7 @@ def _check_unseen(parts: Splits, data: Dataset) -> None:
         if shared:
             raise DataError(
                 f"{shared} {name} frames are also trained on",
-                "measure on frames that no training has seen",
+                "label them reject in the store, or keep the data of the project out of it",
             )
 
 

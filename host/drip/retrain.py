@@ -90,7 +90,7 @@ def retrain(
         if shared:
             raise DataError(
                 f"{shared} validation frames are also trained on",
-                "measure on frames that no training has seen",
+                "label them reject in the store, or keep the data of the project out of it",
             )
     return train(
         builder,

@@ -203,6 +203,8 @@ def test_commands_of_the_store(
         f"{LOG_A}:2",
         f"{LOG_A}:1",
     ]
+    assert command("store", "ls", "store") == 0
+    assert f"{LOG_A}:2" in capsys.readouterr().out, "a key in full, to be passed on"
     assert command("store", "sql", "SELECT max(seq) AS m FROM frames", "--store", "store") == 0
     assert "2" in capsys.readouterr().out
     assert command("store", "sql", "SELECT 1 FROM nowhere", "--store", "store") == 11

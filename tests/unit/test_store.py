@@ -441,3 +441,14 @@ def test_queries_that_are_refused(
     with pytest.raises(StoreError):
         store.query(sql)
     assert not (tmp_path / "here.csv").exists()
+
+
+def test_a_query_over_a_damaged_file_does_not_blame_the_query(store: Store) -> None:
+    store.append([record(n, frame=bytes(range(6)) * 50, shape=(20, 15)) for n in range(50)])
+    file = next((store.path / "records").glob("*.parquet"))
+    content = bytearray(file.read_bytes())
+    content[4 : len(content) // 2] = bytes(len(content) // 2 - 4)
+    file.write_bytes(content)
+    with pytest.raises(StoreError, match="damaged") as caught:
+        store.query("SELECT * FROM records")
+    assert "backup" in caught.value.hint

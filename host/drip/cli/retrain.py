@@ -28,7 +28,7 @@ from drip.cli.model import (
     _write_bytes,
 )
 from drip.cli.options import Json, Seed, Settings, Where, read_model, splits
-from drip.errors import UsageError
+from drip.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from drip.data import Dataset, Splits
@@ -93,12 +93,16 @@ def retrain(
     path = where or store or chosen.store.path
     target = output or Path("model.keras" if base is None else "model.drip")
     _check_folder(target)
+    if base is not None and output is None and target.exists():
+        # It may well be the parent of the model that is replaced.
+        raise UsageError(f"{target} is there already", "name the new model with -o")
     deployed = None if base is None else read_model(base, ".drip")
     kept_store = Store.open(path)
     source = chosen.labels.path if labels is None else labels
     if source is not None:
         apply_labels(kept_store, label_source(source), parts.fit.classes)
     kept = kept_store.dataset(parts.fit.classes)
+    _check_labels(kept, str(path))
     if deployed is None:
         if engine != "here":
             raise UsageError("--engine goes with --base", "name the deployed model")
@@ -162,6 +166,21 @@ def _resumable(checkpoints: Path) -> Iterator[None]:
         if any(checkpoints.glob("*.npz")):
             console.note("stopped; the same command goes on after the last whole epoch")
         raise
+
+
+def _check_labels(kept: Dataset, store: str) -> None:
+    """Refuse to train without a single frame of the store, and say how many do not count.
+
+    Raises:
+        DataError: None has a label.
+    """
+    unlabelled = int((kept.y < 0).sum())
+    if unlabelled == len(kept):
+        raise DataError(
+            f"no frame of {store} has a label", "label them: drip label, or --labels FILE"
+        )
+    if unlabelled:
+        console.note(f"{unlabelled} of {len(kept)} frames have no label and are left out")
 
 
 def _plain(
@@ -233,6 +252,9 @@ def history(
     """Show what a model was trained on and which models it comes from."""
     from drip.lineage import history as line_of
 
+    for folder in folders or ():
+        if not folder.is_dir():
+            raise UsageError(f"no such folder: {folder}", "older models are looked for there")
     line = line_of(model, folders or ())
     table = Table("model", "file", "data", "seed", "frames", "accuracy", "gain")
     for one in line:

@@ -20,7 +20,7 @@ from drip.cli.options import Json, Settings, Where, read_model
 from drip.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -44,11 +44,14 @@ Files = Annotated[
     typer.Option(help="Folder of the pictures that a JSON names; default: where it is."),
 ]
 
+_NO_CLASS = 0xFFFF
+_NAME = 16  # characters of a device's id that tell it from others
+
 _STATS = """
     SELECT device_id AS device, count(*) AS frames, CAST(sum(bytes) AS BIGINT) AS bytes,
            count(label) FILTER (label <> 'reject') AS labelled,
            count(*) FILTER (label = 'reject') AS rejected,
-           count(DISTINCT log_uuid) AS logs, count(DISTINCT model_id) AS models,
+           count(DISTINCT log_uuid) AS logs, count(DISTINCT nullif(model_id, '')) AS models,
            min(utc_us) AS first, max(utc_us) AS last
     FROM frames GROUP BY device_id ORDER BY device_id NULLS LAST"""
 _LABELS = "SELECT label, count(*) AS frames FROM labels GROUP BY label ORDER BY label"
@@ -74,7 +77,18 @@ def list_frames(
         " dtype, shape, class_1, round(percentile / 65535, 3) AS percentile, label"
         f" FROM frames ORDER BY ingested_at DESC, log_uuid, seq DESC LIMIT {limit}"
     )
-    console.tables(json_target).print(_rows(found))
+    rows = [
+        (
+            "" if row["time"] is None else f"{row['time']:%m-%d %H:%M:%S}",
+            "" if row["class_1"] == _NO_CLASS else row["class_1"],
+            row["percentile"],
+            row["label"],
+            row["key"],
+        )
+        for row in found.to_pylist()
+    ]
+    columns = ("time (UTC)", "guess", "score", "label", "key")
+    console.tables(json_target).print(_list(columns, rows))
     console.write_json(json_target, _plain(found))
 
 
@@ -84,7 +98,15 @@ def stats(where: Where = None, settings: Settings = None, json_target: Json = No
     store = _open(where, settings)
     devices, labels = store.query(_STATS), store.query(_LABELS)
     out = console.tables(json_target)
-    out.print(_rows(devices))
+    shown = [
+        (
+            (row["device"] or "")[:_NAME],
+            *(row[name] for name in ("frames", "bytes", "labelled", "rejected")),
+            *("" if row[n] is None else f"{row[n]:%Y-%m-%d}" for n in ("first", "last")),
+        )
+        for row in devices.to_pylist()
+    ]
+    out.print(_list(("device", *devices.column_names[1:5], "first", "last"), shown))
     if labels.num_rows:
         out.print(_rows(labels))
     frames = sum(devices["frames"].to_pylist())
@@ -198,7 +220,10 @@ def label(
         _from_file(store, source, files, json_target)
         return
     if model is None:
-        raise UsageError("no model given", "name the one that scored the frames: --model M.drip")
+        raise UsageError(
+            "no model given",
+            "name the one that scored the frames: --model M.drip; or labels: --from FILE",
+        )
     if accept is not None:
         _accept(store, _classes(model), accept, yes, json_target)
         return
@@ -211,11 +236,10 @@ def _from_file(store: Store, source: Path, files: Path | None, json_target: str 
     report = label_from(store, source, files)
     figures = {
         "labels written": report.labels,
-        "frames that have a label there": report.labelled,
-        "frames that have none there": report.unlabelled,
+        "frames with a label there": report.labelled,
+        "frames without one there": report.unlabelled,
+        "frames there that this store lacks": report.unknown,
     }
-    if report.unknown:
-        figures["not in this store, left out"] = report.unknown
     console.tables(json_target).print(console.facts(figures))
     console.write_json(json_target, vars(report))
 
@@ -311,4 +335,14 @@ def _rows(found: Any) -> Table:
     table = Table(*found.column_names)
     for row in _plain(found):
         table.add_row(*(Text("" if value is None else str(value)) for value in row.values()))
+    return table
+
+
+def _list(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
+    """A table for 80 columns whose cells are never cut; the last may take two lines."""
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for name in columns:
+        table.add_column(name, no_wrap=name != columns[-1], overflow="fold")
+    for row in rows:
+        table.add_row(*(Text("" if value is None else str(value)) for value in row))
     return table
