@@ -127,7 +127,7 @@ def test_a_board_refuses_what_is_no_model(
         (["--card", "none.img"], errors.CardError, "none.img cannot be read"),
         (["--card", "junk"], errors.CardError, "junk holds no log"),
         (["--card", "none.img", "--any-card"], errors.CardError, "no such card image: none.img"),
-        (["--model", "none.drip"], errors.ModelError, "cannot read none.drip"),
+        (["--model", "none.drip"], errors.ModelError, "no such file: none.drip"),
         (["--model", "junk"], errors.ModelError, "not a .drip model"),
         (["--flash", "junk"], errors.LinkError, "did not start: junk has 4096 bytes"),
     ],

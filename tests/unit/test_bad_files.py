@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -24,6 +26,8 @@ else:
 ROOT = Path(__file__).parents[2]
 TFLITE = ROOT / "models/digits/model.tflite"
 
+RETRAIN = "retrain store --base model.drip --data d.npz -o out.drip"
+
 # What is given, the command, the exit code.
 COMMANDS = [
     ("npz", "train --data {} -o out.keras", errors.DataError),
@@ -37,8 +41,16 @@ COMMANDS = [
     ("npz", "score {} nothing", errors.DataError),
     ("npy", "score {} nothing", errors.DataError),
     ("npz", "retrain store --base model.drip --data {} -o out.drip", errors.DataError),
-    ("npz", "retrain store --base model.drip --data d.npz --labels {}", errors.DataError),
-    ("csv", "retrain store --base model.drip --data d.npz --labels {}", errors.DataError),
+    (
+        "npz",
+        RETRAIN + " --labels {}",
+        errors.DataError,
+    ),
+    (
+        "csv",
+        RETRAIN + " --labels {}",
+        errors.DataError,
+    ),
     ("npz", "store import {} --store out", errors.DataError),
     ("json", "store import {} --store out", errors.DataError),
     ("csv", "store import {} --store out", errors.DataError),
@@ -140,6 +152,20 @@ def test_a_bad_file_is_named_with_a_hint(
         assert not re.search(r"\[Errno|Traceback|pickle|buffer of|codec|unpack", said), (name, said)
         made = set(folder.iterdir()) - set(before) - {folder / kind}
         assert not made, (name, "left behind", made)
+
+
+def test_a_file_without_permission_is_no_wrong_use_of_the_command_line(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def denied(path: Path) -> bytes:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.chdir(folder)
+    # What a user sees whom the system does not let read; root may read everything.
+    monkeypatch.setattr(os, "access", lambda *_args, **_options: False)
+    monkeypatch.setattr(Path, "read_bytes", denied)
+    assert cli.main(["inspect", "model.drip"]) == errors.ModelError.exit_code
+    assert "cannot read model.drip: Permission denied" in capsys.readouterr().err
 
 
 def test_hints_name_extras_that_there_are() -> None:

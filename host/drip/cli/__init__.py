@@ -52,7 +52,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Accepted after the command too: that is where a user adds it after an error.
     debug = "--debug" in given or bool(os.environ.get("DRIP_DEBUG"))
     rest = [argument for argument in given if argument != "--debug"]
-    return console.run(lambda: app(rest, prog_name="drip", standalone_mode=False), debug=debug)
+    command = typer.main.get_command(app)
+    _leave_reading_to_commands(command)
+    return console.run(lambda: command(rest, prog_name="drip", standalone_mode=False), debug=debug)
+
+
+def _leave_reading_to_commands(command: Any) -> None:
+    """A file without permission gets the message and exit code that other bad files get.
+
+    Typer would call it a wrong use of the command line.
+    """
+    for parameter in command.params:
+        described = getattr(parameter, "type_descriptor", None)
+        # Where typer keeps it depends on its version.
+        places: list[Any] = [
+            getattr(parameter, "type", None),
+            getattr(described, "parameter_info", None),
+        ]
+        for place in places:
+            if hasattr(place, "readable"):
+                place.readable = False
+    for inner in getattr(command, "commands", {}).values():
+        _leave_reading_to_commands(inner)
 
 
 @app.callback(invoke_without_command=True)

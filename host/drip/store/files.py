@@ -47,7 +47,11 @@ def open_folder(root: Root, create: bool) -> None:
             return
         found = json.loads(text)
         version = int(found["version"]) if found["format"] == "drip-store" else -1
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except OSError as error:
+        raise StoreError(
+            f"cannot read {root.path(_MARKER)}: {_one_line(error)}", "check its permissions"
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
         raise StoreError(
             f"{root.path(_MARKER)} is damaged",
             'it should read {"format": "drip-store", "version": 1}',
@@ -132,6 +136,10 @@ class StoreFiles:
         try:
             metadata = pq.read_schema(file, filesystem=self._arrow).metadata or {}
             version = int(metadata.get(VERSION_KEY, b"0"))
+        except PermissionError as error:
+            raise StoreError(
+                f"cannot read {file}: {_one_line(error)}", "check its permissions"
+            ) from error
         except (pa.ArrowException, OSError, ValueError) as error:
             raise StoreError(
                 f"{file} is damaged: {_one_line(error)}",
