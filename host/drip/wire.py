@@ -12,7 +12,7 @@ import struct
 from dataclasses import dataclass
 from typing import ClassVar
 
-SCHEMA_HASH = 0x2aa3d3d6
+SCHEMA_HASH = 0x9e126594
 PROTOCOL = 1
 
 BLOB_MAGIC = 0x50495244  # 'DRIP' little-endian: first word of a model blob
@@ -410,22 +410,24 @@ class Superblock:
     checkpoint_bytes: int = 0  # used bytes of the checkpoint; 0 = none
     checkpoint: bytes = bytes(256)  # state of the device that outlives a power cycle; opaque to the log
     witness: int = 0  # of the old content of segment next_segment's first block; 0 = unknown
-    reserved: bytes = bytes(24)  # 0
+    untold: tuple[int, ...] = (0,) * 4  # full, card, damaged and evicted of record_gap: counted, and in no GAP record when this was written
+    gaps: int = 0  # GAP records that the log had when this was written
+    reserved: bytes = bytes(4)  # 0
     crc: int = 0  # CRC-32 of all bytes before
 
     SIZE: ClassVar[int] = 512
-    FORMAT: ClassVar[str] = "<IHH16sIIIIIIQII128sIIIIIIII256sI24sI"
-    OFFSETS: ClassVar[dict[str, int]] = {"magic": 0, "version": 4, "header_bytes": 6, "log_uuid": 8, "generation": 24, "unit_blocks": 28, "segment_blocks": 32, "segment_count": 36, "next_segment": 40, "acked_segment": 44, "next_seq": 48, "boot_id": 56, "flags": 60, "scratch": 64, "data_block": 192, "region_blocks": 196, "volume_serial": 200, "volume_cluster": 204, "volume_blocks": 208, "volume_check": 212, "tail_segment": 216, "checkpoint_bytes": 220, "checkpoint": 224, "witness": 480, "reserved": 484, "crc": 508}
+    FORMAT: ClassVar[str] = "<IHH16sIIIIIIQII128sIIIIIIII256sI4II4sI"
+    OFFSETS: ClassVar[dict[str, int]] = {"magic": 0, "version": 4, "header_bytes": 6, "log_uuid": 8, "generation": 24, "unit_blocks": 28, "segment_blocks": 32, "segment_count": 36, "next_segment": 40, "acked_segment": 44, "next_seq": 48, "boot_id": 56, "flags": 60, "scratch": 64, "data_block": 192, "region_blocks": 196, "volume_serial": 200, "volume_cluster": 204, "volume_blocks": 208, "volume_check": 212, "tail_segment": 216, "checkpoint_bytes": 220, "checkpoint": 224, "witness": 480, "untold": 484, "gaps": 500, "reserved": 504, "crc": 508}
 
     def pack(self) -> bytes:
         """Little-endian bytes, SIZE long."""
-        return struct.pack(self.FORMAT, self.magic, self.version, self.header_bytes, self.log_uuid, self.generation, self.unit_blocks, self.segment_blocks, self.segment_count, self.next_segment, self.acked_segment, self.next_seq, self.boot_id, self.flags, self.scratch, self.data_block, self.region_blocks, self.volume_serial, self.volume_cluster, self.volume_blocks, self.volume_check, self.tail_segment, self.checkpoint_bytes, self.checkpoint, self.witness, self.reserved, self.crc)
+        return struct.pack(self.FORMAT, self.magic, self.version, self.header_bytes, self.log_uuid, self.generation, self.unit_blocks, self.segment_blocks, self.segment_count, self.next_segment, self.acked_segment, self.next_seq, self.boot_id, self.flags, self.scratch, self.data_block, self.region_blocks, self.volume_serial, self.volume_cluster, self.volume_blocks, self.volume_check, self.tail_segment, self.checkpoint_bytes, self.checkpoint, self.witness, *self.untold, self.gaps, self.reserved, self.crc)
 
     @classmethod
     def unpack(cls, data: bytes | memoryview, offset: int = 0) -> Superblock:
         """Read one from ``data`` at ``offset``; longer data is fine."""
         v = struct.unpack_from(cls.FORMAT, data, offset)
-        return cls(v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7], v[8], v[9], v[10], v[11], v[12], v[13], v[14], v[15], v[16], v[17], v[18], v[19], v[20], v[21], v[22], v[23], v[24], v[25])
+        return cls(v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7], v[8], v[9], v[10], v[11], v[12], v[13], v[14], v[15], v[16], v[17], v[18], v[19], v[20], v[21], v[22], v[23], tuple(v[24 : 28]), v[28], v[29], v[30])
 
 
 @dataclass(frozen=True)
@@ -543,22 +545,24 @@ class SegmentHeader:
     tail_segment: int = 0  # segments below this were gone at opening
     victim: int = 0  # 1 + segment whose best records it takes over; 0 = none
     witness: tuple[int, ...] = (0,) * 33  # of the old content of the 32 blocks that follow, and of the next segment's first; 0 = unknown
-    reserved: bytes = bytes(242)  # 0
+    reserved0: int = 0  # 0
+    gaps: int = 0  # GAP records before this segment, those that are gone included
+    reserved: bytes = bytes(236)  # 0
     crc: int = 0  # CRC-32 of all bytes before
 
     SIZE: ClassVar[int] = 512
-    FORMAT: ClassVar[str] = "<IHH16sIIQQIIIHH96sIIIIIIQII33H242sI"
-    OFFSETS: ClassVar[dict[str, int]] = {"magic": 0, "version": 4, "header_bytes": 6, "log_uuid": 8, "segment": 24, "boot_id": 28, "first_seq": 32, "time_us": 40, "segment_bytes": 48, "previous_records": 52, "previous_digest": 56, "stream_count": 60, "flags": 62, "streams": 64, "previous_bytes": 160, "acked_segment": 164, "data_block": 168, "unit_blocks": 172, "segment_count": 176, "region_blocks": 180, "next_seq": 184, "tail_segment": 192, "victim": 196, "witness": 200, "reserved": 266, "crc": 508}
+    FORMAT: ClassVar[str] = "<IHH16sIIQQIIIHH96sIIIIIIQII33HHI236sI"
+    OFFSETS: ClassVar[dict[str, int]] = {"magic": 0, "version": 4, "header_bytes": 6, "log_uuid": 8, "segment": 24, "boot_id": 28, "first_seq": 32, "time_us": 40, "segment_bytes": 48, "previous_records": 52, "previous_digest": 56, "stream_count": 60, "flags": 62, "streams": 64, "previous_bytes": 160, "acked_segment": 164, "data_block": 168, "unit_blocks": 172, "segment_count": 176, "region_blocks": 180, "next_seq": 184, "tail_segment": 192, "victim": 196, "witness": 200, "reserved0": 266, "gaps": 268, "reserved": 272, "crc": 508}
 
     def pack(self) -> bytes:
         """Little-endian bytes, SIZE long."""
-        return struct.pack(self.FORMAT, self.magic, self.version, self.header_bytes, self.log_uuid, self.segment, self.boot_id, self.first_seq, self.time_us, self.segment_bytes, self.previous_records, self.previous_digest, self.stream_count, self.flags, b"".join(item.pack() for item in self.streams), self.previous_bytes, self.acked_segment, self.data_block, self.unit_blocks, self.segment_count, self.region_blocks, self.next_seq, self.tail_segment, self.victim, *self.witness, self.reserved, self.crc)
+        return struct.pack(self.FORMAT, self.magic, self.version, self.header_bytes, self.log_uuid, self.segment, self.boot_id, self.first_seq, self.time_us, self.segment_bytes, self.previous_records, self.previous_digest, self.stream_count, self.flags, b"".join(item.pack() for item in self.streams), self.previous_bytes, self.acked_segment, self.data_block, self.unit_blocks, self.segment_count, self.region_blocks, self.next_seq, self.tail_segment, self.victim, *self.witness, self.reserved0, self.gaps, self.reserved, self.crc)
 
     @classmethod
     def unpack(cls, data: bytes | memoryview, offset: int = 0) -> SegmentHeader:
         """Read one from ``data`` at ``offset``; longer data is fine."""
         v = struct.unpack_from(cls.FORMAT, data, offset)
-        return cls(v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7], v[8], v[9], v[10], v[11], v[12], tuple(Stream.unpack(v[13], i * 24) for i in range(4)), v[14], v[15], v[16], v[17], v[18], v[19], v[20], v[21], v[22], tuple(v[23 : 56]), v[56], v[57])
+        return cls(v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7], v[8], v[9], v[10], v[11], v[12], tuple(Stream.unpack(v[13], i * 24) for i in range(4)), v[14], v[15], v[16], v[17], v[18], v[19], v[20], v[21], v[22], tuple(v[23 : 56]), v[56], v[57], v[58], v[59])
 
 
 @dataclass(frozen=True)
@@ -664,22 +668,24 @@ class LogMark:
     cursor: int = 0  # bytes before the mark of the record that goes on behind it; 0 = none
     payload_crc: int = 0  # CRC-32 of those that are payload
     witness: tuple[int, ...] = (0,) * 33  # of the old content of the 32 blocks that follow, and of the next segment's first; 0 = unknown
-    reserved: bytes = bytes(14)  # 0
+    reserved0: int = 0  # 0
+    gaps: int = 0  # GAP records before the mark, those that are gone included
+    reserved: bytes = bytes(8)  # 0
     crc: int = 0  # CRC-32 of log_uuid, segment number (u32) and all bytes before
 
     SIZE: ClassVar[int] = 128
-    FORMAT: ClassVar[str] = "<IIIIQIIIII33H14sI"
-    OFFSETS: ClassVar[dict[str, int]] = {"magic": 0, "block": 4, "records": 8, "digest": 12, "next_seq": 16, "boot_id": 24, "flags": 28, "end": 32, "cursor": 36, "payload_crc": 40, "witness": 44, "reserved": 110, "crc": 124}
+    FORMAT: ClassVar[str] = "<IIIIQIIIII33HHI8sI"
+    OFFSETS: ClassVar[dict[str, int]] = {"magic": 0, "block": 4, "records": 8, "digest": 12, "next_seq": 16, "boot_id": 24, "flags": 28, "end": 32, "cursor": 36, "payload_crc": 40, "witness": 44, "reserved0": 110, "gaps": 112, "reserved": 116, "crc": 124}
 
     def pack(self) -> bytes:
         """Little-endian bytes, SIZE long."""
-        return struct.pack(self.FORMAT, self.magic, self.block, self.records, self.digest, self.next_seq, self.boot_id, self.flags, self.end, self.cursor, self.payload_crc, *self.witness, self.reserved, self.crc)
+        return struct.pack(self.FORMAT, self.magic, self.block, self.records, self.digest, self.next_seq, self.boot_id, self.flags, self.end, self.cursor, self.payload_crc, *self.witness, self.reserved0, self.gaps, self.reserved, self.crc)
 
     @classmethod
     def unpack(cls, data: bytes | memoryview, offset: int = 0) -> LogMark:
         """Read one from ``data`` at ``offset``; longer data is fine."""
         v = struct.unpack_from(cls.FORMAT, data, offset)
-        return cls(v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7], v[8], v[9], tuple(v[10 : 43]), v[43], v[44])
+        return cls(v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7], v[8], v[9], tuple(v[10 : 43]), v[43], v[44], v[45], v[46])
 
 
 @dataclass(frozen=True)

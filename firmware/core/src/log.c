@@ -209,6 +209,10 @@ static void sync_step(drip_log_t *log)
         return;
     }
     log->sync_wanted = 0;
+    if (log_gap_pending(log)) {
+        drip_log_told(log);
+        log->gaps++;
+    }
     drip_log_mark_durable(log, 0);
 }
 

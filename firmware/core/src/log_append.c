@@ -121,12 +121,7 @@ void drip_log_start_gap(drip_log_t *log, int wanted)
     note_gap(log);
     header.time_us = log->gap.last_us;
     log->copy.gap = log->gap;
-    memset(&log->gap, 0, sizeof(log->gap));
-    if (!wanted && has_evicted(log)) {
-        log->gap.evicted = log->copy.gap.evicted;
-        log->gap.first_us = log->copy.gap.first_us;
-        log->copy.gap.evicted = 0;
-    }
+    log->gap.first_us = 0;
     start(log, &header, (const uint8_t *)&log->copy.gap);
 }
 
@@ -220,6 +215,7 @@ static void make_header(drip_log_t *log)
     header->segment_count = log->super.segment_count;
     header->region_blocks = log->region_blocks;
     header->tail_segment = log->tail_segment;
+    header->gaps = log->gaps;
 }
 
 void drip_log_write_header(drip_log_t *log, uint64_t first_seq, uint64_t next_seq, uint32_t victim)
@@ -271,6 +267,7 @@ void drip_log_header_written(drip_log_t *log)
         return;
     }
     drip_log_take_all(log);
+    log->refound = 0;
     drip_log_mark_durable(log, 1);
     log->append_stage = APPEND_COPY;
 }
@@ -331,9 +328,13 @@ static void append_end(drip_log_t *log)
     log->digest = drip_crc32(log->digest, &log->header.header_crc, sizeof(log->header.header_crc));
     drip_log_count_taken(log);
     log->append_stage = APPEND_NONE;
+    if (log_kind_of(&log->header) == DRIP_RECORD_KIND_GAP) {
+        log->sync_wanted = 1;
+        return;
+    }
     if (log->block_fill == 0) {
         drip_log_mark_durable(log, 0);
-    } else if (log->config.commit_ms == 0 || log_kind_of(&log->header) == DRIP_RECORD_KIND_GAP ||
+    } else if (log->config.commit_ms == 0 ||
                (log->config.commit_bytes > 0 && log->block_fill >= log->config.commit_bytes)) {
         log->sync_wanted = 1;
     }

@@ -109,15 +109,14 @@ static inline int drip_log_usable(const drip_log_t *log)
 uint32_t drip_log_segment_block(const drip_log_t *log, uint32_t segment);
 uint32_t drip_log_segment_bytes(const drip_log_t *log);
 
-/* In the scratch of the superblock. The first four say what a full log takes, and stay with the card; the
+/* In the scratch of the superblock. The first three say what a full log takes, and stay with the card; the
  * others are zeros but while a segment is evicted. */
 typedef struct {
     /* Per class: frames that the newest segment lacks; while its victim is read, quarter of the ranks << 6 |
      * frames of it to keep. */
     uint8_t floor[64];
-    uint16_t level;   /* mean rank of what was dropped of late */
-    uint16_t pace;    /* no rank from this on is refused; 0: there was room of late */
-    uint32_t refused; /* frames, since the newest segment was opened */
+    uint16_t level; /* mean rank of what was dropped of late */
+    uint16_t pace;  /* no rank from this on is refused; 0: there was room of late */
     uint32_t dropped;
     uint32_t ranks; /* sum of theirs / 8 */
     uint32_t damaged;
@@ -158,6 +157,11 @@ static inline uint32_t log_reserve(const drip_log_t *log)
 /* Starts writing the superblock to the copy whose turn it is; it becomes the newest when done. */
 int drip_log_start_super(drip_log_t *log);
 void drip_log_super_written(drip_log_t *log);
+
+/* What `copy` counts does not wait in memory any more: it is told, or left to the card. And mount: what the
+ * superblock has to tell waits there again. */
+void drip_log_told(drip_log_t *log);
+void drip_log_take_untold(drip_log_t *log);
 
 /* Returns 1 when there is something to note and the last one is long enough ago. */
 int drip_log_super_due(const drip_log_t *log);
@@ -281,6 +285,12 @@ static inline uint32_t log_kind_of(const drip_record_header_t *header)
 
 /* What a frame is worth, 0..65535: its percentile; for one of the random share a draw in its place. */
 uint32_t drip_log_rank(const drip_record_header_t *header);
+
+/* Is a GAP record being appended or not yet durable? Nothing is appended behind it before. */
+static inline int log_gap_pending(const drip_log_t *log)
+{
+    return log->pending_notes > 0 && log_kind_of(&log->header) == DRIP_RECORD_KIND_GAP;
+}
 
 /* In a log that had to evict: is a frame not worth its place? Counts it then. And counts the record in
  * `header` that was taken. */

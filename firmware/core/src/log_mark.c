@@ -30,6 +30,7 @@ void drip_log_put_mark(drip_log_t *log)
     mark->flags = log->unknown ? DRIP_SEGMENT_PREVIOUS_UNKNOWN : 0;
     mark->end = log->offset;
     mark->cursor = log->cursor;
+    mark->gaps = log->gaps;
     drip_log_witness_take(log, mark->witness);
     if (log->cursor > DRIP_RECORD_HEADER_BYTES) {
         done = log->cursor - DRIP_RECORD_HEADER_BYTES;
@@ -120,6 +121,7 @@ void drip_log_mark_done(drip_log_t *log, int result)
     log->scan_records = mark->records;
     log->scan_digest = mark->digest;
     log->scan_seq = mark->next_seq;
+    log->gaps = mark->gaps;
     log->evict_need = mark->boot_id;
     log->scan_end = mark->end;
     drip_log_scan_from(log, mark->cursor > 0 ? mark->end : mark->block * DRIP_BLOCK_BYTES);

@@ -2,6 +2,7 @@
  * write a superblock. */
 #include "drip/log.h"
 
+#include <stddef.h>
 #include <string.h>
 
 #include "drip/bytes.h"
@@ -14,31 +15,22 @@ enum {
 int drip_log_mount(drip_log_t *log, const drip_port_t *port, const drip_log_config_t *config,
                    uint32_t first_block, uint32_t blocks)
 {
-    drip_stream_t streams[DRIP_MAX_STREAMS];
-    uint8_t stream_count = log->stream_count;
-    uint32_t errors = log->errors;
     uint32_t pending = log->pending - log->pending_notes; /* frames */
-    uint32_t lost = log->lost + pending;
-    uint32_t evicted = log->evicted;
-    drip_record_gap_t gap = log->gap;
-    uint32_t failed_segment = log->failed_segment;
-    uint8_t segment_fails = log->segment_fails;
-    uint8_t super_fails = log->super_fails;
 
-    memcpy(streams, log->streams, sizeof(streams));
-    memset(log, 0, sizeof(*log));
-    memcpy(log->streams, streams, sizeof(streams));
-    log->stream_count = stream_count;
-    log->errors = errors;
-    log->lost = lost;
-    log->evicted = evicted;
-    log->failed_segment = failed_segment;
-    log->segment_fails = segment_fails;
-    log->super_fails = super_fails;
-    /* They are of an earlier boot now; what they count has not changed. */
-    gap.card += pending;
-    gap.first_us = 0;
-    log->gap = gap;
+    if (log_gap_pending(log)) {
+        drip_log_told(log); /* it may be on the card; if not, what the superblock says counts */
+    }
+    log->gap.card += pending - log->refound;
+    log->refound = 0;
+    if (!log->unsure) {
+        memcpy(&log->copy, log->super.untold, sizeof(log->super.untold));
+        drip_log_told(log); /* it stays with the card */
+    }
+    /* What is left is of an earlier boot now; what it counts has not changed. */
+    log->gap.first_us = 0;
+    log->lost += pending;
+    memset(log, 0, offsetof(drip_log_t, gap));
+    memset(&log->super, 0, sizeof(*log) - offsetof(drip_log_t, super));
     log->port = port;
     log->config = *config;
     log->first_block = first_block;
@@ -137,18 +129,17 @@ static void go_around(drip_log_t *log)
     if (log->segment_fails < LOG_TRIES) {
         return;
     }
-    if (log->failed_segment + 1 == log->next_segment && log->open) {
-        log->open = 0;
-        log->damaged++;
-    } else if (log->failed_segment == log->next_segment &&
-               drip_log_slot_free(log, log->next_segment) && log->next_segment < LOG_MAX_SEGMENT) {
+    if (log->failed_segment == log->next_segment && drip_log_slot_free(log, log->next_segment) &&
+        log->next_segment < LOG_MAX_SEGMENT) {
         log->next_segment++;
-        log->open = 0;
         log->unknown = 1;
         log->records = 0;
         log->digest = 0;
-        log->damaged++;
+    } else if (log->failed_segment + 1 != log->next_segment || !log->open) {
+        return;
     }
+    log->open = 0;
+    log->damaged++;
 }
 
 static int write_step(drip_log_t *log)
@@ -174,7 +165,11 @@ static int write_step(drip_log_t *log)
             log->open = 0;
         }
         next = log->next_segment;
+        drip_log_take_untold(log);
         go_around(log);
+        if (log->gap.damaged < log->damaged) {
+            log->gap.damaged = log->damaged; /* the superblock may speak of the same */
+        }
         /* What the slots cannot hold is gone, whatever a header says. */
         if (log->next_segment > count && log->tail_segment < log->next_segment - count) {
             log->tail_segment = log->next_segment - count;
@@ -199,7 +194,6 @@ static void write_done(drip_log_t *log, int result)
     log->probe_step = 0;
     log->stage = MOUNT_NONE;
     log->card = DRIP_CARD_READY;
-    log->gap.damaged += log->damaged;
 }
 
 static void settle(drip_log_t *log)

@@ -114,6 +114,7 @@ void drip_log_head_done(drip_log_t *log, int result)
         log->open = 1;
         log->scan_seq = header->first_seq;
         log->evict_need = header->boot_id;
+        log->gaps = header->gaps;
         if (header->boot_id > log->super.boot_id) {
             log->super.boot_id = header->boot_id;
         }

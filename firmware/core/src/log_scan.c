@@ -128,6 +128,7 @@ static void count_missing(drip_log_t *log)
 
     if (missing > 0) {
         log->gap.card += missing;
+        log->refound += missing;
         log->unknown = 1;
         log->open = 0;
     }
@@ -139,6 +140,7 @@ static void accept(drip_log_t *log)
     if (log->stage != MOUNT_NONE) {
         drip_log_witness_record(log, 1);
         count_missing(log);
+        log->gaps += log_kind_of(&log->header) == DRIP_RECORD_KIND_GAP;
     }
     log->scan_records++;
     log->scan_digest =

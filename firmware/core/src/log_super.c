@@ -11,6 +11,41 @@ enum {
     USUAL_UNIT = 13,     /* 4 MiB */
 };
 
+/* Of `untold`, which holds the first members of a GAP record. */
+enum { CARD = 1, COUNTS = 4 };
+
+void drip_log_told(drip_log_t *log)
+{
+    uint32_t *gap = (uint32_t *)(void *)&log->gap;
+    const uint32_t *told = (const uint32_t *)(const void *)&log->copy;
+    uint32_t i;
+
+    for (i = 0; i < COUNTS; i++) {
+        gap[i] -= told[i];
+        log->super.untold[i] = 0;
+    }
+    log->refound = 0;
+}
+
+void drip_log_take_untold(drip_log_t *log)
+{
+    const drip_superblock_t *super = &log->super;
+    uint32_t *gap = (uint32_t *)(void *)&log->gap;
+    uint32_t i;
+
+    /* Nothing is told twice: a damaged header may hide a GAP record. */
+    if (log->gaps != super->gaps || log->next_segment - log->copy.head.segment > 1) {
+        return;
+    }
+    for (i = 0; i < COUNTS; i++) {
+        if (!log->unsure) {
+            gap[i] += super->untold[i];
+        } else if (gap[i] < super->untold[i]) {
+            gap[i] = super->untold[i];
+        }
+    }
+}
+
 int drip_log_start_super(drip_log_t *log)
 {
     drip_superblock_t *super = &log->super;
@@ -22,6 +57,10 @@ int drip_log_start_super(drip_log_t *log)
     }
     super->next_segment = log->next_segment;
     super->tail_segment = log->tail_segment;
+    memcpy(super->untold, &log->gap, sizeof(super->untold));
+    super->untold[CARD] -= log->refound;
+    super->gaps = log->gaps;
+    log->unsure = 1;
     /* Even generations live in the first erase unit, odd ones in the last: the copy that is not being
      * written stays whole. */
     super->generation++;
@@ -40,6 +79,7 @@ void drip_log_super_written(drip_log_t *log)
     log->super_us = log->port->time_us(log->port->context);
     log->acked_durable = log->super.acked_segment;
     log->checkpoint_due = 0;
+    log->unsure = 0;
 }
 
 int drip_log_super_due(const drip_log_t *log)

@@ -83,7 +83,7 @@ int drip_log_turn_away(drip_log_t *log, const drip_record_header_t *header)
         evict->pace = (uint16_t)(evict->pace - PACE_REFUSED);
     }
     log->evicted++;
-    evict->refused = ++log->gap.evicted;
+    log->gap.evicted++;
     return 1;
 }
 
@@ -119,7 +119,6 @@ void drip_log_set_level(drip_log_t *log)
         mean = (int32_t)(evict->ranks / evict->dropped * 8);
         evict->level = (uint16_t)(evict->level + (mean - evict->level) / 4);
     }
-    evict->refused = 0;
 }
 
 void drip_log_take_all(drip_log_t *log)
@@ -263,11 +262,6 @@ void drip_log_settle_victim(drip_log_t *log)
 
     settle_segments(log);
     drip_log_clear_work(log);
-    /* What was refused before the newest segment was opened, the GAP record in that one has counted. */
-    if (log->super.next_segment == log->next_segment && log->gap.evicted < evict->refused) {
-        log->gap.evicted = evict->refused;
-    }
-    evict->refused = log->gap.evicted;
     if (evict->pace > 0) {
         evict->pace = (uint16_t)(evict->pace > PACE_MOUNT ? evict->pace - PACE_MOUNT : 1);
     }

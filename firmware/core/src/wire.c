@@ -8,7 +8,7 @@
 #endif
 
 uint32_t drip_wire_schema_hash(void) {
-    return 0x2aa3d3d6u;
+    return 0x9e126594u;
 }
 
 _Static_assert(sizeof(drip_stream_t) == 24, "stream");
@@ -45,7 +45,9 @@ _Static_assert(offsetof(drip_superblock_t, tail_segment) == 216, "superblock.tai
 _Static_assert(offsetof(drip_superblock_t, checkpoint_bytes) == 220, "superblock.checkpoint_bytes");
 _Static_assert(offsetof(drip_superblock_t, checkpoint) == 224, "superblock.checkpoint");
 _Static_assert(offsetof(drip_superblock_t, witness) == 480, "superblock.witness");
-_Static_assert(offsetof(drip_superblock_t, reserved) == 484, "superblock.reserved");
+_Static_assert(offsetof(drip_superblock_t, untold) == 484, "superblock.untold");
+_Static_assert(offsetof(drip_superblock_t, gaps) == 500, "superblock.gaps");
+_Static_assert(offsetof(drip_superblock_t, reserved) == 504, "superblock.reserved");
 _Static_assert(offsetof(drip_superblock_t, crc) == 508, "superblock.crc");
 
 _Static_assert(sizeof(drip_policy_state_t) == 36, "policy_state");
@@ -106,7 +108,9 @@ _Static_assert(offsetof(drip_segment_header_t, next_seq) == 184, "segment_header
 _Static_assert(offsetof(drip_segment_header_t, tail_segment) == 192, "segment_header.tail_segment");
 _Static_assert(offsetof(drip_segment_header_t, victim) == 196, "segment_header.victim");
 _Static_assert(offsetof(drip_segment_header_t, witness) == 200, "segment_header.witness");
-_Static_assert(offsetof(drip_segment_header_t, reserved) == 266, "segment_header.reserved");
+_Static_assert(offsetof(drip_segment_header_t, reserved0) == 266, "segment_header.reserved0");
+_Static_assert(offsetof(drip_segment_header_t, gaps) == 268, "segment_header.gaps");
+_Static_assert(offsetof(drip_segment_header_t, reserved) == 272, "segment_header.reserved");
 _Static_assert(offsetof(drip_segment_header_t, crc) == 508, "segment_header.crc");
 
 _Static_assert(sizeof(drip_record_header_t) == 64, "record_header");
@@ -155,7 +159,9 @@ _Static_assert(offsetof(drip_log_mark_t, end) == 32, "log_mark.end");
 _Static_assert(offsetof(drip_log_mark_t, cursor) == 36, "log_mark.cursor");
 _Static_assert(offsetof(drip_log_mark_t, payload_crc) == 40, "log_mark.payload_crc");
 _Static_assert(offsetof(drip_log_mark_t, witness) == 44, "log_mark.witness");
-_Static_assert(offsetof(drip_log_mark_t, reserved) == 110, "log_mark.reserved");
+_Static_assert(offsetof(drip_log_mark_t, reserved0) == 110, "log_mark.reserved0");
+_Static_assert(offsetof(drip_log_mark_t, gaps) == 112, "log_mark.gaps");
+_Static_assert(offsetof(drip_log_mark_t, reserved) == 116, "log_mark.reserved");
 _Static_assert(offsetof(drip_log_mark_t, crc) == 124, "log_mark.crc");
 
 _Static_assert(sizeof(drip_blob_header_t) == 128, "blob_header");

@@ -56,9 +56,8 @@ typedef struct {
     uint8_t card;    /* enum DRIP_CARD_* */
     uint8_t open;    /* the newest segment takes records */
     uint8_t unknown; /* its records and digest are not all known */
-    uint8_t stream_count;
-    uint8_t task;  /* transfer in flight */
-    uint8_t stage; /* of the mount */
+    uint8_t task;    /* transfer in flight */
+    uint8_t stage;   /* of the mount */
     uint8_t append_stage;
     uint8_t sync_wanted;
     uint8_t ack_stage;
@@ -69,8 +68,6 @@ typedef struct {
     uint8_t supers;         /* mount: valid superblocks, bit per copy */
     uint8_t probe_back;     /* mount: how often the search has passed the end */
     uint8_t checkpoint_due; /* it was set after the last superblock */
-    uint8_t super_fails;    /* writes of a superblock that failed << 1 | which copy */
-    uint8_t segment_fails;  /* writes that failed in this segment, remounts included */
     uint8_t scan_quick;
     uint8_t scan_failed;   /* a block could not be read */
     uint8_t scan_cut;      /* the last record goes on behind the limit */
@@ -103,21 +100,19 @@ typedef struct {
         evict_room; /* bytes that survivors may still take; mount: witness of the next header */
     uint32_t
         evict_need; /* of the record that asks for room, at least; mount: boot of the last record */
+    uint32_t gaps;  /* durable GAP records, those that are gone included */
     uint32_t scan_crc;
     uint32_t scan_records; /* found, and their digest */
     uint32_t scan_digest;
-    uint32_t scan_claim;     /* mount: end of the last record whose frame is not intact */
-    uint64_t scan_seq;       /* the next record has at least this number */
-    uint32_t damaged;        /* found at mount: headers or blocks that could not be used */
-    uint32_t pending;        /* records not yet durable */
-    uint32_t pending_notes;  /* of these, not frames */
-    uint32_t lost;           /* frames accepted that never became durable */
-    uint32_t evicted;        /* records dropped to make room */
-    uint32_t errors;         /* failed transfers */
-    uint32_t acked_durable;  /* as the last superblock says */
-    uint32_t failed_segment; /* that `segment_fails` counts */
+    uint32_t scan_claim;    /* mount: end of the last record whose frame is not intact */
+    uint32_t damaged;       /* found at mount: headers or blocks that could not be used */
+    uint64_t scan_seq;      /* the next record has at least this number */
+    uint32_t pending;       /* records not yet durable */
+    uint32_t pending_notes; /* of these, not frames */
+    uint32_t acked_durable; /* as the last superblock says */
     uint32_t boot_id;
     uint32_t direct; /* blocks in flight from the payload itself; mount: records are lost */
+    int32_t last_error;
     const uint8_t *payload;
     uint8_t *read_out;
     uint32_t read_size;
@@ -127,17 +122,26 @@ typedef struct {
         ack_records; /* mount: bytes before the last mark of the record that goes on, its CRC so far; evicting: records of the victim */
     uint32_t ack_digest;
     int32_t ack_result;
-    int32_t last_error;
     uint64_t next_seq;
     uint64_t oldest_pending_us;
     uint64_t super_us; /* when the last superblock was written */
     drip_log_closed_t closed;
     drip_log_config_t config;
     drip_record_header_t header; /* being appended, or scanned */
-    drip_record_gap_t gap;       /* what is missing since the last GAP record */
-    drip_superblock_t super;     /* as on the card, or as it will be */
-    drip_volume_place_t place;
+    /* These outlive another mount. */
+    drip_record_gap_t gap; /* what no durable GAP record tells */
     drip_stream_t streams[DRIP_MAX_STREAMS];
+    uint32_t lost;           /* frames accepted that never became durable */
+    uint32_t evicted;        /* records dropped to make room */
+    uint32_t errors;         /* failed transfers */
+    uint32_t failed_segment; /* that `segment_fails` counts */
+    uint32_t refound;        /* of gap.card: what another mount finds again */
+    uint8_t segment_fails;   /* writes that failed in this segment */
+    uint8_t super_fails;     /* writes of a superblock that failed << 1 | which copy */
+    uint8_t unsure;          /* `super` may or may not be on the card */
+    uint8_t stream_count;
+    drip_superblock_t super; /* as on the card, or as it will be */
+    drip_volume_place_t place;
     union {
         uint8_t bytes[DRIP_BLOCK_BYTES];
         drip_superblock_t super;

@@ -359,7 +359,9 @@ typedef struct {
     uint32_t checkpoint_bytes; /* used bytes of the checkpoint; 0 = none */
     uint8_t checkpoint[256]; /* state of the device that outlives a power cycle; opaque to the log */
     uint32_t witness; /* of the old content of segment next_segment's first block; 0 = unknown */
-    uint8_t reserved[24]; /* 0 */
+    uint32_t untold[4]; /* full, card, damaged and evicted of record_gap: counted, and in no GAP record when this was written */
+    uint32_t gaps; /* GAP records that the log had when this was written */
+    uint8_t reserved[4]; /* 0 */
     uint32_t crc; /* CRC-32 of all bytes before */
 } drip_superblock_t;
 
@@ -428,7 +430,9 @@ typedef struct {
     uint32_t tail_segment; /* segments below this were gone at opening */
     uint32_t victim; /* 1 + segment whose best records it takes over; 0 = none */
     uint16_t witness[33]; /* of the old content of the 32 blocks that follow, and of the next segment's first; 0 = unknown */
-    uint8_t reserved[242]; /* 0 */
+    uint16_t reserved0; /* 0 */
+    uint32_t gaps; /* GAP records before this segment, those that are gone included */
+    uint8_t reserved[236]; /* 0 */
     uint32_t crc; /* CRC-32 of all bytes before */
 } drip_segment_header_t;
 
@@ -485,7 +489,9 @@ typedef struct {
     uint32_t cursor; /* bytes before the mark of the record that goes on behind it; 0 = none */
     uint32_t payload_crc; /* CRC-32 of those that are payload */
     uint16_t witness[33]; /* of the old content of the 32 blocks that follow, and of the next segment's first; 0 = unknown */
-    uint8_t reserved[14]; /* 0 */
+    uint16_t reserved0; /* 0 */
+    uint32_t gaps; /* GAP records before the mark, those that are gone included */
+    uint8_t reserved[8]; /* 0 */
     uint32_t crc; /* CRC-32 of log_uuid, segment number (u32) and all bytes before */
 } drip_log_mark_t;
 
