@@ -51,7 +51,10 @@ typedef struct {
     uint32_t acked;
     uint32_t sure;
     uint64_t token;
-    uint64_t refused; /* frames of the workload */
+    uint64_t refused;            /* frames of the workload */
+    uint32_t full_at[MAX_GIVEN]; /* block writes when a full log refused a frame */
+    uint32_t fulls;
+    uint32_t given_fulls; /* of these, by the workload */
     int flat; /* all rank alike: none is refused, and what GAP records count was on the card */
 } promise_t;
 
@@ -117,6 +120,7 @@ typedef struct {
     uint32_t last_segment;
     uint64_t evicted; /* as GAP records say */
     int locate;
+    uint64_t full;
 } look_t;
 
 static int evicts(const drip_log_t *log)
@@ -157,6 +161,7 @@ static void look(void *context, const sim_record_t *record)
 
         memcpy(&gap, record->payload, sizeof(gap));
         at->evicted += gap.evicted;
+        at->full += gap.full;
     }
     if (record->header.flags >> DRIP_RECORD_KIND_SHIFT != DRIP_RECORD_KIND_FRAME) {
         return;
@@ -180,13 +185,20 @@ static void look(void *context, const sim_record_t *record)
 /* `moved`: 0, or 1 + block writes since which records may have moved. Returns the evicted records. */
 static uint64_t look_at_all(drip_log_t *log, promise_t *promise, uint32_t at, uint32_t moved)
 {
-    look_t context = {promise, log, at, 0, NEVER, 0, (int)moved};
+    look_t context = {promise, log, at, 0, NEVER, 0, (int)moved, log->gap.full};
+    uint32_t fulls = 0;
     uint32_t i;
 
     for (i = 0; i < promise->count; i++) {
         promise->given[i].seen = 0;
     }
     sim_read_all(log, look, &context);
+    while (fulls < promise->fulls && promise->full_at[fulls] <= at) {
+        fulls++;
+    }
+    fulls += promise->fulls - (fulls < promise->given_fulls ? promise->given_fulls : fulls);
+    MUST(context.full <= fulls, "%u frames were refused, and the card speaks of %u", fulls,
+         (unsigned)context.full);
     return context.evicted;
 }
 
@@ -350,6 +362,8 @@ static int append(drip_log_t *log, promise_t *promise, uint32_t size, sim_card_t
     int64_t seq = sim_append(log, token, size, percentile, token % 3);
 
     while (seq == DRIP_ERR_FULL) {
+        MUST(promise->fulls < MAX_GIVEN, "the log is full too often");
+        promise->full_at[promise->fulls++] = at;
         MUST(sim_ack_oldest(log, NULL, NULL) == DRIP_ERR_OK,
              "the oldest segment cannot be acknowledged");
         if (card->epoch > 0) {
@@ -476,6 +490,7 @@ static void workload(sim_card_t *card, promise_t *promise, const setup_t *setup,
     evictions += log->evicted;
     evictions -= refused - refused_before;
     promise->refused = refused - refused_before;
+    promise->given_fulls = promise->fulls;
 }
 
 static void tear(uint8_t *to, const uint8_t *now, uint32_t kind, uint64_t *chance)
@@ -693,6 +708,7 @@ static void run(enum model model, const char *name, uint64_t seed, int64_t only)
                 MUST(kind != 0 || alarms == before_it, "a false alarm between two writes");
             }
             forget(promise, given);
+            promise->fulls = promise->given_fulls;
             for (uint32_t i = 0; i < given; i++) {
                 promise->given[i] = all[i];
                 index_of[all[i].seq] = i + 1;
