@@ -22,6 +22,10 @@ from drip.store.rows import LABELS, RECORDS, SCHEMA_VERSION, VERSION_KEY
 __all__ = ["StoreFiles", "open_folder"]
 
 _MARKER = "store.json"
+# Pages carry a checksum, as flipped bits within one would be read as other values.
+_FORMAT = pads.ParquetFileFormat(
+    default_fragment_scan_options=pads.ParquetFragmentScanOptions(page_checksum_verification=True)
+)
 
 
 def open_folder(root: Root, create: bool) -> None:
@@ -91,7 +95,7 @@ class StoreFiles:
         files = self._files(folder)
         if not files:
             return pads.dataset(schema.empty_table())
-        return pads.dataset(files, schema=schema, format="parquet", filesystem=self._arrow)
+        return pads.dataset(files, schema=schema, format=_FORMAT, filesystem=self._arrow)
 
     def read(self, folder: str, columns: list[str] | None, where: Any = None) -> Any:
         """Read the rows of a folder as a ``pyarrow.Table``.
@@ -129,7 +133,8 @@ class StoreFiles:
         table = pa.Table.from_pydict(columns, schema=schema)
         name = f"{time.time_ns() // 1000:017d}-{secrets.token_hex(4)}.parquet"
         self._root.write(
-            f"{folder}/{name}", lambda file: pq.write_table(table, file, compression="zstd")
+            f"{folder}/{name}",
+            lambda file: pq.write_table(table, file, compression="zstd", write_page_checksum=True),
         )
 
     def _check_version(self, file: str) -> None:
