@@ -19,7 +19,8 @@ OP_BYTES, LAYOUT_AT, WINDOWED, PLAIN = 96, 82, (1, 2), 0
 # Speed counts where every weight of a model or every byte of the line passes. The rest is small.
 SMALL = ["-Os", "-fno-thread-jumps", "-fno-schedule-insns2"]
 SMALL += ["-fno-move-loop-invariants", "-fno-tree-loop-im", "-fno-optimize-sibling-calls"]
-SMALL += ["-fno-ssa-phiopt", "-fno-tree-tail-merge"]
+SMALL += ["-fno-ssa-phiopt", "-fno-tree-tail-merge", "-fno-tree-dominator-opts"]
+SMALL += ["-fno-if-conversion", "-fno-caller-saves"]
 FAST = ("_dsp.c", "/bytes.c", "/cam_map.c", "/spi.c", "/uart.c", "/memory.c")
 
 
