@@ -36,6 +36,8 @@ typedef struct {
     uint8_t *data;
     uint32_t at;
     uint32_t transfers;
+    uint32_t watched; /* a block, and how often it was read */
+    uint32_t looks;
     uint8_t busy;
     uint8_t waits;
 } card_t;
@@ -94,6 +96,7 @@ static int card_read(void *context, uint32_t block, uint8_t *data, uint32_t coun
     card->at = block;
     card->data = data;
     card->transfers++;
+    card->looks += block == card->watched;
     return DRIP_ERR_OK;
 }
 
@@ -200,7 +203,11 @@ static void search_known(card_t *card, const drip_volume_t *found)
     drip_volume_t again;
     uint8_t *block = find_block(card, found->first_block);
 
-    if (block == NULL && card->used < BLOCKS) {
+    card->watched = found->first_block;
+    card->looks = 0;
+    MUST(search(card, &again) == DRIP_ERR_OK);
+    /* More than one look for a superblock: its place is that of a directory or a chain, too. */
+    if (block == NULL && card->used < BLOCKS && card->looks <= 1) {
         card->number[card->used] = found->first_block;
         block = card->content[card->used++];
         memset(&super, 0, sizeof(super));
