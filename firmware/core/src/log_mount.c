@@ -55,7 +55,8 @@ void drip_log_refuse(drip_log_t *log, uint8_t card, int error)
 
 int drip_log_foreign(drip_log_t *log)
 {
-    log->card = DRIP_CARD_FOREIGN;
+    /* Where nothing could be read, there may be a log. */
+    log->card = log->last_error < DRIP_ERR_BUSY ? DRIP_CARD_ERROR : DRIP_CARD_FOREIGN;
     log->stage = MOUNT_NONE;
     return 0;
 }
@@ -146,15 +147,20 @@ static int write_step(drip_log_t *log)
 {
     uint64_t seq = log->scan_seq;
     uint32_t count = log->super.segment_count;
+    uint32_t reserves;
     uint32_t next;
 
     if (log->boot_id == 0) {
         /* Numbers may be in use that no block speaks of: the last superblock may be lost. */
         log->boot_id = log->super.boot_id + (log->supers == 3 ? 1 : 2);
-        log->boot_id += log->supers == 0 ? BOOTS_PER_REBUILD : 0;
+        reserves = log->boot_id - log->super.boot_id; /* a boot uses up two at most */
+        if (log->supers == 0) {
+            log->boot_id += BOOTS_PER_REBUILD;
+            reserves = 2 * BOOTS_PER_REBUILD;
+        }
         seq = seq > log->super.next_seq ? seq : log->super.next_seq;
         log->next_seq = log->super.next_seq > 1 || log->next_segment > 0
-                            ? seq + LOG_RESERVE_SEGMENTS * log_reserve(log)
+                            ? seq + reserves * LOG_RESERVE_SEGMENTS * log_reserve(log)
                             : seq;
         log->super.boot_id = log->boot_id;
         log->super.volume_serial = log->place.serial;
