@@ -210,7 +210,9 @@ static void sync_step(drip_log_t *log)
     }
     log->sync_wanted = 0;
     if (log_gap_pending(log)) {
-        drip_log_told(log);
+        memset(&log->gap, 0, sizeof(log->gap)); /* nothing was counted meanwhile */
+        memset(log->super.untold, 0, sizeof(log->super.untold));
+        log->refound = 0;
         log->gaps++;
     }
     drip_log_mark_durable(log, 0);

@@ -96,7 +96,7 @@ static void start(drip_log_t *log, drip_record_header_t *header, const uint8_t *
     log->cursor = 0;
     log->mark_bytes = 0;
     log->mark_crc = 0;
-    log->pending_notes += is_note(header);
+    log->pending_notes = (uint8_t)(log->pending_notes + is_note(header));
     if (log->pending++ == 0) {
         log->oldest_pending_us = log->port->time_us(log->port->context);
     }
@@ -121,7 +121,6 @@ void drip_log_start_gap(drip_log_t *log, int wanted)
     note_gap(log);
     header.time_us = log->gap.last_us;
     log->copy.gap = log->gap;
-    log->gap.first_us = 0;
     start(log, &header, (const uint8_t *)&log->copy.gap);
 }
 

@@ -254,6 +254,7 @@ static void merge(drip_log_t *log)
 static void end(drip_log_t *log)
 {
     const log_evict_t *evict = log_evict(log);
+    drip_record_gap_t *gap;
 
     if (log->block_fill > 0) {
         /* The GAP record speaks for all before it: it lies in a block of its own. */
@@ -261,24 +262,22 @@ static void end(drip_log_t *log)
         return;
     }
     drip_log_mark_durable(log, 0);
-    log->gap.full += evict->full;
-    log->gap.card += evict->card;
-    log->gap.card +=
-        log->ack_records > log->scan_records ? log->ack_records - log->scan_records : 0;
-    log->gap.damaged += evict->damaged;
-    log->gap.evicted += evict->evicted + evict->dropped;
     log->evicted += evict->dropped;
+    log->tail_segment = log->scan_segment + 1;
+    log->evict_stage = EVICT_INFO;
     if (log->open) {
         drip_log_set_level(log);
+        log->evict_stage = EVICT_NONE;
+        drip_log_start_gap(log, 1);
     }
+    /* When it does not reach the card, the victim is found again. */
+    gap = log_gap_pending(log) ? &log->copy.gap : &log->gap;
+    gap->full += evict->full;
+    gap->card += evict->card;
+    gap->card += log->ack_records > log->scan_records ? log->ack_records - log->scan_records : 0;
+    gap->damaged += evict->damaged;
+    gap->evicted += evict->evicted + evict->dropped;
     drip_log_clear_work(log);
-    log->tail_segment = log->scan_segment + 1;
-    if (!log->open) {
-        log->evict_stage = EVICT_INFO;
-        return;
-    }
-    log->evict_stage = EVICT_NONE;
-    drip_log_start_gap(log, 1);
 }
 
 void drip_log_evict_step(drip_log_t *log)

@@ -158,9 +158,9 @@ static inline uint32_t log_reserve(const drip_log_t *log)
 int drip_log_start_super(drip_log_t *log);
 void drip_log_super_written(drip_log_t *log);
 
-/* What `copy` counts does not wait in memory any more: it is told, or left to the card. And mount: what the
- * superblock has to tell waits there again. */
-void drip_log_told(drip_log_t *log);
+/* Another mount: what is known of the card until now. And its end: what of that is told, and what the
+ * superblock has to tell. */
+void drip_log_keep_untold(drip_log_t *log);
 void drip_log_take_untold(drip_log_t *log);
 
 /* Returns 1 when there is something to note and the last one is long enough ago. */

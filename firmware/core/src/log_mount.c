@@ -17,17 +17,8 @@ int drip_log_mount(drip_log_t *log, const drip_port_t *port, const drip_log_conf
 {
     uint32_t pending = log->pending - log->pending_notes; /* frames */
 
-    if (log_gap_pending(log)) {
-        drip_log_told(log); /* it may be on the card; if not, what the superblock says counts */
-    }
-    log->gap.card += pending - log->refound;
-    log->refound = 0;
-    if (!log->unsure) {
-        memcpy(&log->copy, log->super.untold, sizeof(log->super.untold));
-        drip_log_told(log); /* it stays with the card */
-    }
-    /* What is left is of an earlier boot now; what it counts has not changed. */
-    log->gap.first_us = 0;
+    drip_log_keep_untold(log);
+    log->gap.card += pending;
     log->lost += pending;
     memset(log, 0, offsetof(drip_log_t, gap));
     memset(&log->super, 0, sizeof(*log) - offsetof(drip_log_t, super));

@@ -1,6 +1,7 @@
 /* Superblocks: when they are written, the checkpoint in them, and doing without any. */
 #include "drip/log.h"
 
+#include <stddef.h>
 #include <string.h>
 
 #include "drip/bytes.h"
@@ -14,34 +15,61 @@ enum {
 /* Of `untold`, which holds the first members of a GAP record. */
 enum { CARD = 1, COUNTS = 4 };
 
-void drip_log_told(drip_log_t *log)
-{
-    uint32_t *gap = (uint32_t *)(void *)&log->gap;
-    const uint32_t *told = (const uint32_t *)(const void *)&log->copy;
-    uint32_t i;
+_Static_assert(sizeof(drip_record_gap_t) == 2 * COUNTS * sizeof(uint32_t), "counts, then times");
 
-    for (i = 0; i < COUNTS; i++) {
-        gap[i] -= told[i];
-        log->super.untold[i] = 0;
+/* What may or may not be on the card. */
+enum { UNSURE_SUPER = 1, UNSURE_GAP };
+
+/* While a log is mounted: what its superblock said before, or the GAP record that may be on the card. */
+static void *kept(drip_log_t *log)
+{
+    return (uint8_t *)&log->gap + offsetof(drip_record_gap_t, first_us);
+}
+
+static uint16_t which(const drip_log_t *log)
+{
+    return (uint16_t)(drip_log_record_seed(log, 0) | 1); /* never as before the first mount */
+}
+
+void drip_log_keep_untold(drip_log_t *log)
+{
+    const void *from = log->super.untold;
+
+    log->gap.card -= log->refound;
+    if (log->boot_id == 0) {
+        return; /* the last mount did not get there */
     }
-    log->refound = 0;
+    log->kept_log = which(log);
+    log->kept_gaps = (uint16_t)log->gaps;
+    if (log_gap_pending(log)) {
+        from = &log->gap;
+        log->unsure = UNSURE_GAP;
+    } else if (log->unsure) {
+        memset(log->super.untold, 0, sizeof(log->super.untold));
+    }
+    memcpy(kept(log), from, COUNTS * sizeof(uint32_t));
 }
 
 void drip_log_take_untold(drip_log_t *log)
 {
     const drip_superblock_t *super = &log->super;
     uint32_t *gap = (uint32_t *)(void *)&log->gap;
+    int same = log->kept_log == which(log);
+    int hidden = log->next_segment - log->copy.head.segment > 1; /* a GAP record may be */
+    uint32_t was[COUNTS];
     uint32_t i;
 
-    /* Nothing is told twice: a damaged header may hide a GAP record. */
-    if (log->gaps != super->gaps || log->next_segment - log->copy.head.segment > 1) {
-        return;
+    memcpy(was, kept(log), sizeof(was));
+    log->gap.first_us = 0; /* the times of an earlier boot; what it counts has not changed */
+    if (same && (hidden || (int16_t)(log->gaps - log->kept_gaps) <= 0)) {
+        return; /* memory knows best */
     }
     for (i = 0; i < COUNTS; i++) {
-        if (!log->unsure) {
+        if (same || log->unsure != UNSURE_GAP) {
+            gap[i] -= was[i]; /* it was told, or stays with the other card */
+        }
+        if (!hidden && log->gaps == super->gaps) {
             gap[i] += super->untold[i];
-        } else if (gap[i] < super->untold[i]) {
-            gap[i] = super->untold[i];
         }
     }
 }
@@ -60,7 +88,7 @@ int drip_log_start_super(drip_log_t *log)
     memcpy(super->untold, &log->gap, sizeof(super->untold));
     super->untold[CARD] -= log->refound;
     super->gaps = log->gaps;
-    log->unsure = 1;
+    log->unsure = UNSURE_SUPER;
     /* Even generations live in the first erase unit, odd ones in the last: the copy that is not being
      * written stays whole. */
     super->generation++;

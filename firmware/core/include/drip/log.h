@@ -72,6 +72,7 @@ typedef struct {
     uint8_t scan_failed;   /* a block could not be read */
     uint8_t scan_cut;      /* the last record goes on behind the limit */
     uint8_t scan_look;     /* mount: how often the end was looked at again */
+    uint8_t pending_notes; /* of `pending`, not frames: a block holds few */
     uint32_t next_segment; /* number of the next segment; the open one is the one before */
     uint32_t tail_segment; /* oldest segment on the card */
     uint32_t offset;       /* end of the log in the open segment, bytes */
@@ -108,11 +109,11 @@ typedef struct {
     uint32_t damaged;       /* found at mount: headers or blocks that could not be used */
     uint64_t scan_seq;      /* the next record has at least this number */
     uint32_t pending;       /* records not yet durable */
-    uint32_t pending_notes; /* of these, not frames */
     uint32_t acked_durable; /* as the last superblock says */
     uint32_t boot_id;
     uint32_t direct; /* blocks in flight from the payload itself; mount: records are lost */
     int32_t last_error;
+    uint32_t refound; /* of gap.card: what another mount finds again */
     const uint8_t *payload;
     uint8_t *read_out;
     uint32_t read_size;
@@ -129,16 +130,17 @@ typedef struct {
     drip_log_config_t config;
     drip_record_header_t header; /* being appended, or scanned */
     /* These outlive another mount. */
-    drip_record_gap_t gap; /* what no durable GAP record tells */
+    drip_record_gap_t gap; /* what no durable GAP record tells; mount: the times are in use */
     drip_stream_t streams[DRIP_MAX_STREAMS];
     uint32_t lost;           /* frames accepted that never became durable */
     uint32_t evicted;        /* records dropped to make room */
     uint32_t errors;         /* failed transfers */
     uint32_t failed_segment; /* that `segment_fails` counts */
-    uint32_t refound;        /* of gap.card: what another mount finds again */
+    uint16_t kept_log;       /* mount: which log it was before, */
+    uint16_t kept_gaps;      /* and its GAP records: the low bits */
     uint8_t segment_fails;   /* writes that failed in this segment */
     uint8_t super_fails;     /* writes of a superblock that failed << 1 | which copy */
-    uint8_t unsure;          /* `super` may or may not be on the card */
+    uint8_t unsure;          /* whether a superblock or a GAP record is on the card */
     uint8_t stream_count;
     drip_superblock_t super; /* as on the card, or as it will be */
     drip_volume_place_t place;
