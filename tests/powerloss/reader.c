@@ -86,7 +86,7 @@ static uint32_t read_segment(drip_log_t *log, uint32_t segment, uint8_t *out)
                 got = DRIP_BLOCK_BYTES;
             }
         }
-        if (got == DRIP_ERR_RANGE) {
+        if (got == DRIP_ERR_RANGE || got == DRIP_ERR_NO_CARD) { /* a write failed meanwhile */
             break;
         }
         MUST(got > 0 && got % DRIP_BLOCK_BYTES == 0, "read of segment %u + %u: %d", segment, size,

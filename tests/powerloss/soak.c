@@ -156,8 +156,7 @@ static void report(const char *mode, uint64_t faults)
            mode, tokens, (unsigned long long)durable, (unsigned long long)pulled,
            (unsigned long long)lost, (unsigned long long)unsure, (unsigned long long)faults,
            (unsigned long long)cuts_made, (unsigned long long)remounts, (unsigned long long)pulls);
-    MUST(lost == 0, "%llu durable records are lost",
-         (unsigned long long)lost);
+    MUST(lost == 0, "%llu durable records are lost", (unsigned long long)lost);
     MUST(pulled == durable - lost + unsure, "the sets differ");
 }
 
