@@ -227,23 +227,79 @@ def test_a_superblock_that_cannot_be_written_loses_no_count(tries):
     assert tell(log) == [11]
 
 
-def test_a_gap_record_that_cannot_be_written_leaves_what_the_superblock_says():
-    """That is the one before the segment was opened."""
+def fail_gap_record(log: Log, since: int) -> None:
+    """Let the write of a GAP record fail that counts more than the last superblock does."""
+    make_room(log)
+    block = log.log.super.data_block + 1
+    result, _, keep = log.start_append(b"there is room")
+    assert result == OK
+    while log.card.writes[-1][0] != block - 1:
+        lib.drip_log_step(log.log)
+    log.log.gap.full += since
+    # The header of the new segment can be written, the block with the records not.
+    log.card.write_errors = {block}
+    log.drive()
+    assert log.state == wire.CardState.ERROR
+    log.card.write_errors = set()
+    del keep
+
+
+@pytest.mark.parametrize("mounts", [1, 3])
+def test_a_gap_record_that_cannot_be_written_is_told_again(mounts):
+    """Whole, also what no superblock has."""
     card, log = full_log()
     refuse(log, 6)
     checkpoint(log)
     refuse(log, 2)
-    make_room(log)
-    # The header of the new segment can be written, the block with the records not.
-    card.write_errors = {log.log.super.data_block + 1}
-    log.append(b"there is room")
-    assert log.state == wire.CardState.ERROR
-    card.write_errors = set()
-    assert log.mount() == wire.CardState.READY
-    assert (log.log.gap.full, log.log.gap.card) == (9, 1)
+    fail_gap_record(log, 5)
+    for _ in range(mounts):
+        assert log.mount() == wire.CardState.READY
+        assert (log.log.gap.full, log.log.gap.card) == (14, 1)
     assert log.append(b"again") > 0
     log.sync()
-    assert told(log) == [9]
+    assert told(log) == [14]
+    assert after_power_cut(card, log.settings).log.gap.full == 0
+
+
+def test_a_gap_record_that_cannot_be_written_is_told_on_the_card_that_follows():
+    _, log = full_log()
+    refuse(log, 6)
+    fail_gap_record(log, 5)
+    other, others = full_log(uuid=bytes([1] * 16))
+    checkpoint(others)
+    assert lib.drip_log_mount(log.log, other.port, log.settings, 0, 0) == OK
+    log.drive()
+    assert (log.log.gap.full, log.log.gap.card) == (1 + 12, 1)
+
+
+def test_what_memory_knows_outlives_a_header_that_may_hide_a_gap_record():
+    card, log = full_log()
+    refuse(log, 6)
+    checkpoint(log)
+    refuse(log, 3)
+    newest = log.log.next_segment - 1
+    header = log.log.super.data_block + newest % log.log.super.segment_count * SEGMENT_BLOCKS
+    card.data[header * BLOCK + 40] ^= 1
+    for _ in range(3):
+        assert log.mount() == wire.CardState.READY
+        assert log.log.gap.full == 10
+    assert after_power_cut(card, log.settings).log.gap.full == 0
+
+
+@pytest.mark.parametrize("steps", range(0, 40, 3))
+def test_a_card_that_is_pulled_in_the_middle_of_a_mount_loses_no_count(steps):
+    card, log = full_log()
+    refuse(log, 6)
+    checkpoint(log)
+    refuse(log, 2)
+    assert lib.drip_log_mount(log.log, card.port, log.settings, 0, 0) == OK
+    for _ in range(steps):
+        lib.drip_log_step(log.log)
+    card.absent = True
+    log.drive()
+    card.absent = False
+    assert log.mount() == wire.CardState.READY
+    assert log.log.gap.full == 9
 
 
 def test_a_gap_record_that_was_written_though_the_card_says_no_counts():
