@@ -320,3 +320,24 @@ def test_any_noise_on_the_card_ends_in_a_state_and_never_outside_of_it():
             again.sync()
             if again.state == wire.CardState.READY:
                 assert seq == Err.FULL or (seq, b"new") in records_of_any(again)
+
+
+@pytest.mark.parametrize("unreadable", [0, 63])
+def test_no_number_or_boot_comes_twice_while_a_superblock_stays_unreadable(unreadable) -> None:
+    """The records of each boot are destroyed with it: only superblocks know what was used."""
+    card = SimCard(bytearray(64 * BLOCK))
+    assert format_card(card, segment_blocks=8) == OK
+    log = Log(card)
+    used = [(log.log.boot_id, log.append(bytes(400)))]
+    log.sync()
+    card.read_errors = {unreadable}
+    for _ in range(4):
+        before = bytes(card.data)
+        log = Log(card, log.settings)
+        used.append((log.log.boot_id, log.append(bytes(200))))
+        log.sync()
+        block = card.writes[-1][0]
+        card.data[block * BLOCK : (block + 1) * BLOCK] = before[block * BLOCK : (block + 1) * BLOCK]
+    boots, numbers = zip(*used, strict=True)
+    assert list(boots) == sorted(set(boots))
+    assert list(numbers) == sorted(set(numbers))

@@ -402,3 +402,43 @@ def test_a_damaged_header_that_may_hide_a_gap_record_tells_nothing_twice():
     again = after_power_cut(card, log.settings)
     assert again.log.gap.damaged > 0
     assert again.log.gap.full == 0
+
+
+def newest_header(log: Log) -> int:
+    state = log.log.super
+    newest = (log.log.next_segment - 1) % state.segment_count
+    return int(state.data_block + newest * SEGMENT_BLOCKS)
+
+
+def test_a_newest_header_that_is_unreadable_once_costs_a_running_device_nothing() -> None:
+    card, log = full_log()
+    tell(log)
+    while log.append(FILLS) > 0:
+        pass
+    refuse(log, 19)
+    checkpoint(log)
+    untold = log.log.gap.full
+    card.read_errors = {newest_header(log)}
+    assert log.mount() == wire.CardState.READY and log.log.gap.full == untold
+    card.read_errors = set()
+    assert log.mount() == wire.CardState.READY and log.log.gap.full == untold
+    assert tell(log)[-1] == untold
+
+
+def test_what_was_refused_while_the_newest_header_was_unreadable_is_told_after_a_power_cut() -> (
+    None
+):
+    card, log = full_log()
+    tell(log)
+    while log.append(FILLS) > 0:
+        pass
+    checkpoint(log)
+    card = SimCard(bytearray(card.data))
+    card.read_errors = {newest_header(log)}
+    log = Log(card, log.settings)
+    refuse(log, 50)
+    checkpoint(log)
+    untold = log.log.gap.full
+    assert untold >= 50
+    log = after_power_cut(card, log.settings)
+    assert log.log.gap.full == untold

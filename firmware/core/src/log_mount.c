@@ -183,8 +183,8 @@ static void write_done(drip_log_t *log, int result)
         drip_log_fail(log, result);
         return;
     }
-    if (log->supers == 0) {
-        log->supers = 3; /* both are gone: write the other copy, too */
+    if (log->supers != 3) {
+        log->supers = 3; /* each copy has to know the numbers of this boot */
         return;
     }
     drip_log_super_written(log);

@@ -59,6 +59,9 @@ void drip_log_take_untold(drip_log_t *log)
     uint32_t was[COUNTS];
     uint32_t i;
 
+    if (hidden && log->gaps < super->gaps) {
+        log->gaps = super->gaps; /* the header that cannot be read now may be read by the next mount */
+    }
     memcpy(was, kept(log), sizeof(was));
     log->gap.first_us = 0; /* the times of an earlier boot; what it counts has not changed */
     if (same && (hidden || (int16_t)(log->gaps - log->kept_gaps) <= 0)) {
