@@ -60,7 +60,7 @@ void drip_log_take_untold(drip_log_t *log)
     uint32_t i;
 
     if (hidden && log->gaps < super->gaps) {
-        log->gaps = super->gaps; /* the header that cannot be read now may be read by the next mount */
+        log->gaps = super->gaps; /* the next mount may be able to read that header */
     }
     memcpy(was, kept(log), sizeof(was));
     log->gap.first_us = 0; /* the times of an earlier boot; what it counts has not changed */
