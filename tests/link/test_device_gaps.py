@@ -16,11 +16,11 @@ from drip.wire import CardState, FrameType, FullMode
 FRAMES = [bytes(byte % 17 for byte in random.Random(n).randbytes(64)) for n in range(3)]
 
 
-def told(card: SimCard) -> list[int]:
-    """What the GAP records on a card count as not taken by it."""
+def told(card: SimCard, count: str = "card") -> list[int]:
+    """A count of the GAP records on a card: of frames that it did not take, or others."""
     log = Log(SimCard(bytearray(card.data)))
     return [
-        wire.RecordGap.unpack(record.payload).card
+        getattr(wire.RecordGap.unpack(record.payload), count)
         for data in log.segments().values()
         for record in parse_segment(data).records
         if record.header.flags >> wire.RECORD_KIND_SHIFT == wire.RecordKind.GAP
@@ -71,17 +71,6 @@ def test_frames_that_a_card_has_lost_are_told(end):
     assert told(card) == [len(FRAMES)]
 
 
-def full_told(card: SimCard) -> list[int]:
-    """What the GAP records on a card count as refused by a full log."""
-    log = Log(SimCard(bytearray(card.data)))
-    return [
-        wire.RecordGap.unpack(record.payload).full
-        for data in log.segments().values()
-        for record in parse_segment(data).records
-        if record.header.flags >> wire.RECORD_KIND_SHIFT == wire.RecordKind.GAP
-    ]
-
-
 def start(card: SimCard, mode: FullMode) -> DeviceBoard:
     device = DeviceBoard(card=card, model=digits_model())
     device.hello()
@@ -109,7 +98,7 @@ def test_frames_that_a_full_log_refused_minutes_before_a_power_loss_are_told(mod
     device.wait(125)
     written = [block for block, _ in card.writes]
     assert 2 <= sum(block in (0, 63) for block in written) - supers <= 12, "10 to 60 s apart"
-    assert full_told(card) == []
+    assert told(card, "full") == []
     for _ in range(2):  # power fails twice
         card = SimCard(bytearray(card.data))
         device = start(card, FullMode.OVERWRITE_ACKED)
@@ -120,4 +109,4 @@ def test_frames_that_a_full_log_refused_minutes_before_a_power_loss_are_told(mod
     assert device.code(FrameType.ACK, ack.pack()) == 0
     assert device.feed(FRAMES[1]).keep == 1
     assert device.code(FrameType.SYNC) == 0
-    assert full_told(card) == [refused]
+    assert told(card, "full") == [refused]
