@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import re
@@ -87,16 +88,23 @@ def _picture(folder: Path, name: object, where: str) -> Path:
     """
     if not isinstance(name, str) or not name:
         raise DataError(f"{where} names no image", "its data must hold key, or image")
+    # What cannot be a URL or the name of a file is none that is there.
+    with contextlib.suppress(ValueError, OSError):
+        if (file := _find(folder.resolve(), name)) is not None:
+            return file
+    raise DataError(
+        f"{where}: {name[:200]!r} is not in {folder}",
+        "put the pictures beside the JSON file, or name their folder with --files",
+    )
+
+
+def _find(base: Path, name: str) -> Path | None:
     url = urllib.parse.urlsplit(name)
     named = urllib.parse.parse_qs(url.query).get("d", [""])[0] or urllib.parse.unquote(url.path)
     parts = [part for part in named.replace("\\", "/").split("/") if part not in ("", ".")]
-    base = folder.resolve()
     for last in dict.fromkeys(parts[-1:] + [_UPLOADED.sub("", part) for part in parts[-1:]]):
         for at in range(len(parts)):
             file = base.joinpath(*parts[at:-1], last).resolve()
             if file.is_relative_to(base) and file.is_file():
                 return file
-    raise DataError(
-        f"{where}: {name[:200]} is not in {folder}",
-        "put the pictures beside the JSON file, or name their folder with --files",
-    )
+    return None
